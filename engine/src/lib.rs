@@ -1,0 +1,15 @@
+//! VeloSQL: stream SQL on Apache Arrow DataFusion. Kafka in; Parquet, models and predictions out.
+//!
+//! Layers point one way: a module uses only modules above it in this list.
+
+pub mod error;
+
+pub mod config;
+
+pub mod stream;
+
+pub mod formats;
+
+pub mod connectors;
+
+pub mod sql;

@@ -1,0 +1,4 @@
+//! SQL files → stream plans, in Flink's dialect.
+
+pub mod ast;
+pub mod plan;
