@@ -17,6 +17,7 @@ use chrono_tz::Tz;
 use datafusion::physical_expr::PhysicalExpr;
 
 use crate::connectors::{Scan, SinkTable, SourceTable, TableSpec};
+pub use crate::stream::window::WindowShape;
 
 /// Index of a node in its plan.
 pub type NodeId = usize;
@@ -122,27 +123,6 @@ pub struct CalcOp {
     pub predicate: Option<Expr>,
     /// One expression a column of the node's schema; `None`: the input's columns as they are.
     pub project: Option<Vec<Expr>>,
-}
-
-/// Window shape; all in ms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WindowShape {
-    /// TUMBLE
-    Tumble {
-        /// Size.
-        size: i64,
-        /// Offset.
-        offset: i64,
-    },
-    /// HOP
-    Hop {
-        /// Slide.
-        slide: i64,
-        /// Size; a multiple of the slide where it is aggregated.
-        size: i64,
-        /// Offset.
-        offset: i64,
-    },
 }
 
 /// Where the windows of a row come from.
