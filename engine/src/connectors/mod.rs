@@ -329,3 +329,4 @@ pub trait Committer: Send {
 }
 
 pub mod memory;
+pub mod metadata;
