@@ -6,6 +6,10 @@ pub mod error;
 
 pub mod config;
 
+pub mod fault;
+
+pub mod metrics;
+
 pub mod stream;
 
 pub mod formats;
@@ -13,3 +17,5 @@ pub mod formats;
 pub mod connectors;
 
 pub mod sql;
+
+pub mod runtime;

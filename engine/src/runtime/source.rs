@@ -120,8 +120,12 @@ impl SourceHub {
         self.commands.lock().expect("no panic while locked").durable = Some(positions);
     }
 
-    /// Names of the splits that hold the watermark back without ever having had a row of this run.
-    pub fn empty_holders(&self) -> Vec<String> {
+    /// Tells the counters which splits hold the watermark back without ever having had a row.
+    pub fn publish_holders(&self) {
+        *self.metrics.holders.lock().expect("no panic while locked") = self.empty_holders();
+    }
+
+    fn empty_holders(&self) -> Vec<String> {
         let turns = self.turns.lock().expect("no panic while locked");
         let names = self.split_names.lock().expect("no panic while locked");
         let holders = turns.clock.holders().filter(|s| turns.clock.split(*s) == Watermark::MIN);

@@ -77,6 +77,23 @@ pub enum Op {
     Sink(SinkOp),
 }
 
+impl Op {
+    /// The operator's name in EXPLAIN, messages and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Source(_) => "Source",
+            Self::Calc(_) => "Calc",
+            Self::WindowAssign(_) => "WindowAssign",
+            Self::WindowAggregate(_) => "WindowAggregate",
+            Self::GroupAggregate(_) => "GroupAggregate",
+            Self::StaticJoin(_) => "StaticJoin",
+            Self::Union => "Union",
+            Self::Limit(_) => "Limit",
+            Self::Sink(_) => "Sink",
+        }
+    }
+}
+
 /// Reads a table: connector columns → computed columns → watermark.
 #[derive(Clone)]
 pub struct SourceOp {
@@ -233,8 +250,10 @@ pub struct AggregateCall {
 pub struct StaticJoinOp {
     /// How the static side is read: source (bounded), then filters and columns on it.
     pub side: SourceOp,
-    /// Steps over the side's source, in order.
-    pub side_calcs: Vec<CalcOp>,
+    /// Schema of the side's source.
+    pub side_source_schema: SchemaRef,
+    /// Steps over the side's source, in order, each with its schema.
+    pub side_calcs: Vec<(CalcOp, SchemaRef)>,
     /// Schema of the side behind its steps.
     pub side_schema: SchemaRef,
     /// Key columns of the stream.
