@@ -361,6 +361,7 @@ fn task(parts: &Parts<'_>, stage: &Stage, worker: usize, chain: Chain, lanes: Ve
         waiting: None,
         forwarded: Watermark::MIN,
         was_idle: false,
+        started: false,
         ended: false,
     }))
 }

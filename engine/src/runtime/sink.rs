@@ -155,5 +155,5 @@ fn sorted(batches: &[StreamBatch]) -> Result<StreamBatch> {
     let keys = RowConverter::new(fields)?.convert_columns(rows.columns())?;
     let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
     order.sort_by(|a, b| keys.row(*a as usize).cmp(&keys.row(*b as usize)));
-    Ok(StreamBatch::new(compute::take_record_batch(&rows, &order.into())?))
+    Ok(StreamBatch::new(compute::take_record_batch(&rows, &arrow::array::UInt32Array::from(order))?))
 }

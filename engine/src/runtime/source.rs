@@ -339,6 +339,8 @@ pub struct SourceTask {
     pub forwarded: Watermark,
     /// The source was idle when last looked at.
     pub was_idle: bool,
+    /// The restored watermark has been forwarded.
+    pub started: bool,
     /// The last barrier has passed.
     pub ended: bool,
 }
@@ -372,6 +374,11 @@ impl Task for SourceTask {
         }
         if self.ended {
             return Ok(Step::Done);
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            // After a restart operators learn what had been emitted before they see a row.
+            let (merged, _) = self.hub.merged();
+            self.forward(merged)?;
         }
         if self.waiting.is_none() {
             match self.hub.pop(self.worker) {

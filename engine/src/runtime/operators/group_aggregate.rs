@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{self, kernels::cmp::not_distinct};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
@@ -79,7 +79,6 @@ impl GroupAggregate {
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
-        self.indices.clear();
         self.groups.intern(keys, rows, &mut self.indices)?;
         let groups = self.groups.len();
         self.states.iter_mut().for_each(|s| s.resize(groups));

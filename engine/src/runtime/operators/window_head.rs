@@ -23,10 +23,8 @@ use crate::sql::plan::AggregateCall;
 /// Groups and their aggregate states.
 pub struct Head {
     calls: Vec<AggregateCall>,
-    groups: Option<Groups>,
+    groups: Groups,
     states: Vec<Box<dyn GroupedState>>,
-    /// Rows exist: only asked where there is no key column at all.
-    touched: bool,
     prefix: usize,
     partial: SchemaRef,
     indices: Vec<u32>,
@@ -42,14 +40,15 @@ impl Head {
         let window = |i| Arc::new(Field::new(format!("window{i}"), DataType::Int64, false));
         let key = |(i, f): (usize, &FieldRef)| Arc::new(Field::new(format!("key{i}"), f.data_type().clone(), true));
         let prefix: Vec<FieldRef> = (0..windows).map(window).chain(keys.iter().enumerate().map(key)).collect();
-        let groups = if prefix.is_empty() { None } else { Some(Groups::new(Arc::new(Schema::new(prefix.clone())))?) };
+        let types: Vec<DataType> = prefix.iter().map(|f| f.data_type().clone()).collect();
+        let groups = Groups::new(&types)?;
         let state = |(i, s): (usize, &Box<dyn GroupedState>)| -> Vec<FieldRef> {
             let named = |f: Field| Arc::new(f.clone().with_name(format!("aggregate{i}_{}", f.name())).with_nullable(true));
             s.state_fields().into_iter().map(named).collect()
         };
         let fields: Vec<FieldRef> = prefix.iter().cloned().chain(states.iter().enumerate().flat_map(state)).collect();
         let partial = Arc::new(Schema::new(fields));
-        Ok(Self { calls: calls.to_vec(), groups, states, touched: false, prefix: prefix.len(), partial, indices: Vec::new() })
+        Ok(Self { calls: calls.to_vec(), groups, states, prefix: prefix.len(), partial, indices: Vec::new() })
     }
 
     /// Schema of partial batches.
@@ -59,7 +58,7 @@ impl Head {
 
     /// Groups in the head.
     pub fn len(&self) -> usize {
-        self.groups.as_ref().map_or(self.touched as usize, Groups::len)
+        self.groups.len()
     }
 
     /// Whether the head holds nothing.
@@ -69,18 +68,11 @@ impl Head {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.groups.as_ref().map_or(0, Groups::bytes) + self.states.iter().map(|s| s.bytes()).sum::<usize>()
+        self.groups.bytes() + self.states.iter().map(|s| s.bytes()).sum::<usize>()
     }
 
     fn intern(&mut self, columns: &[ArrayRef], rows: usize) -> Result<()> {
-        self.indices.clear();
-        match &mut self.groups {
-            Some(groups) => groups.intern(columns, &mut self.indices)?,
-            None => {
-                self.indices.resize(rows, 0);
-                self.touched |= rows > 0;
-            }
-        }
+        self.groups.intern(columns, rows, &mut self.indices)?;
         let groups = self.len();
         self.states.iter_mut().for_each(|s| s.resize(groups));
         Ok(())
@@ -125,15 +117,11 @@ impl Head {
             return Ok(None);
         }
         let groups = self.len();
-        let mut columns = match &mut self.groups {
-            Some(g) => g.take_keys()?,
-            None => Vec::new(),
-        };
+        let mut columns = self.groups.take_keys()?;
         for state in &mut self.states {
             columns.extend(state.state(0..groups)?);
             state.clear();
         }
-        self.touched = false;
         let options = RecordBatchOptions::new().with_row_count(Some(groups));
         Ok(Some(RecordBatch::try_new_with_options(self.partial.clone(), columns, &options)?))
     }
@@ -144,16 +132,12 @@ impl Head {
     /// Internal: a state cannot be evaluated.
     pub fn finish(&mut self) -> Result<(usize, Vec<ArrayRef>, Vec<ArrayRef>)> {
         let groups = self.len();
-        let keys = match &mut self.groups {
-            Some(g) => g.take_keys()?,
-            None => Vec::new(),
-        };
+        let keys = self.groups.take_keys()?;
         let mut results = Vec::with_capacity(self.states.len());
         for state in &mut self.states {
             results.push(state.evaluate(0..groups)?);
             state.clear();
         }
-        self.touched = false;
         Ok((groups, keys, results))
     }
 }
