@@ -342,9 +342,9 @@ mod tests {
         assert_eq!(
             show(&JsonOptions::default(), &[("w", "STRING"), ("v", "INT NOT NULL")], &[1], lines),
             "1\n4\n6\n\
-             ! 2: EOF while parsing at line 1 column 13\n\
+             ! 2: EOF while parsing at line 1 column 12\n\
              ! 3: invalid UTF-8 at byte 6\n\
-             ! 4: column 'v': '\"a value that is long enough to be shorten…' cannot be read as INT\n\
+             ! 4: column 'v': '\"a value that is long enough to be short…' cannot be read as INT\n\
              ! 5: column 'v': NULL in a column that is INT NOT NULL\n\
              ! 7: expected a JSON object, found '5'\n\
              origin [0, 6, 8]\n"
