@@ -1,4 +1,6 @@
 //! SQL files → stream plans, in Flink's dialect.
 
 pub mod ast;
+pub mod functions;
+pub mod parser;
 pub mod plan;
