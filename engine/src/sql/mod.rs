@@ -11,6 +11,7 @@
 //! with which words, is decided here.
 
 pub mod ast;
+pub mod functions;
 pub mod parser;
 pub mod plan;
 
