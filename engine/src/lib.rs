@@ -21,3 +21,5 @@ pub mod connectors;
 pub mod sql;
 
 pub mod runtime;
+
+pub mod cli;

@@ -13,7 +13,7 @@ use crate::config::parse_duration;
 use crate::connectors::{Context, memory};
 use crate::error::{Error, Result};
 use crate::runtime::job::{EndedBy, Stop};
-use crate::sql::{Session, SessionOptions, Step, explain, portable_findings};
+use crate::sql::{Session, SessionOptions, Step, explain};
 use crate::stream::Epoch;
 
 /// What changes the meaning of a file; shared by run, check, explain and bench.
@@ -243,9 +243,10 @@ pub fn check(args: &CheckArgs) -> Result<u8> {
         let (file, text) = read_file(file)?;
         let steps = session.plan_file(&file, &text)?;
         if args.portable {
-            for finding in portable_findings(&session, &file, &text)? {
+            for finding in session.portable_findings() {
                 found += 1;
-                print(&finding.to_string());
+                print(&format!("{file}:{}:{}: {}", finding.span.line, finding.span.column, finding.what));
+                print(&format!("  portable: {}", finding.portable));
             }
         }
         let jobs = steps.iter().filter(|s| matches!(s, Step::Job(_) | Step::Select(_))).count();

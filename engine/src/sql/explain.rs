@@ -35,7 +35,7 @@ fn tree(plan: &StreamPlan, id: NodeId, depth: usize, printed: &mut HashSet<NodeI
     let state = state(node).map(|s| format!(" [state: {s}]")).unwrap_or_default();
     let _ = writeln!(text, "{indent}#{id} {}{updates}{state}", line(plan, node));
     if let Op::StaticJoin(j) = &node.op {
-        for (i, calc) in j.side_calcs.iter().rev().enumerate() {
+        for (i, (calc, _)) in j.side_calcs.iter().rev().enumerate() {
             let _ = writeln!(text, "{}|  {}{}", "   ".repeat(depth), "   ".repeat(i), calc_text(&calc.predicate, &calc.project, None));
         }
         let _ = writeln!(text, "{}|  {}{}", "   ".repeat(depth), "   ".repeat(j.side_calcs.len()), source_text(&j.side, None));
