@@ -49,7 +49,7 @@ impl OpenFile {
     ) -> Result<Self> {
         match &options.layout {
             Layout::Parquet(parquet) => Ok(Self::Parquet(ParquetFile::open(path, columns, skip, limits.rows, parquet, zone)?)),
-            Layout::Text(format) => Ok(Self::Text(TextFile::open(path, skip + usize::from(options.csv_header), format.framer())?)),
+            Layout::Text(format) => Ok(Self::Text(TextFile::open(path, skip + usize::from(options.csv_header), format.framer()?)?)),
         }
     }
 
