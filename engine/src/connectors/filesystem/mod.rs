@@ -15,13 +15,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+
 use super::{Context, SinkTable, SourceTable, TableSpec};
 use crate::error::{Error, Result};
 
 mod commit;
 mod listing;
 mod options;
-mod parquet;
 mod part;
 mod partition;
 mod partition_commit;
@@ -56,6 +58,11 @@ fn local(path: &str, base: &Path, owner: &str) -> Result<PathBuf> {
         }
     };
     Ok(base.join(path))
+}
+
+/// Columns with a number of rows, also where there is no column.
+fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))?)
 }
 
 /// An outside failure at `path`: what could not be done, and why.

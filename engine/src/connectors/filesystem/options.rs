@@ -9,17 +9,7 @@ use crate::connectors::{Context, TableSpec};
 use crate::error::{Error, Result};
 use crate::formats::{self, FormatKind};
 
-use super::parquet::ParquetOptions;
 use super::partition_commit::{Policy, Trigger};
-
-/// How records lie in a file.
-#[derive(Debug, Clone)]
-pub enum Layout {
-    /// Records with a framing: lines of JSON, CSV and the like.
-    Text(FormatKind),
-    /// Parquet.
-    Parquet(ParquetOptions),
-}
 
 /// All options.
 #[derive(Debug, Clone)]
@@ -30,10 +20,8 @@ pub struct FileOptions {
     pub written: String,
     /// The path on this machine; may hold glob characters.
     pub path: PathBuf,
-    /// Name of the format.
-    pub format: String,
     /// The format.
-    pub layout: Layout,
+    pub format: FormatKind,
     /// The first record of each file is a header.
     pub csv_header: bool,
     /// Watch for new files this often; `None`: bounded.
@@ -69,11 +57,7 @@ impl FileOptions {
         ]);
         let written = o.required("path")?;
         let path = super::local(&written, &ctx.base, &owner)?;
-        let format = o.required("format")?;
-        let layout = match format.as_str() {
-            "parquet" => Layout::Parquet(ParquetOptions::read(&mut o)?),
-            name => Layout::Text(formats::read_format(name, &mut o, "")?),
-        };
+        let format = formats::read_format(&o.required("format")?, &mut o, "")?;
         if o.flag("auto-compaction", false)? {
             return Err(Error::user(format!("{owner}: 'auto-compaction' is not yet supported")).help("use 'sink.rolling-policy.file-size'"));
         }
@@ -93,11 +77,11 @@ impl FileOptions {
             written,
             path,
             format,
-            layout,
         };
         o.finish()?;
-        if options.csv_header && options.format != "csv" {
-            return Err(Error::user(format!("{}: 'csv-header' is set, but its format is '{}'", options.owner, options.format)));
+        if options.csv_header && options.format.name() != "csv" {
+            let e = format!("{}: 'csv-header' is set, but its format is '{}'", options.owner, options.format.name());
+            return Err(Error::user(e));
         }
         for key in &spec.partition_keys {
             if spec.physical.index_of(key).is_err() {

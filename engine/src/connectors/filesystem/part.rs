@@ -11,10 +11,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 
 use super::failed;
-use super::options::Layout;
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::formats::{Encoder, Records};
+use crate::formats::{Encoder, FormatKind, Records};
 
 /// A file that takes rows.
 pub struct Part {
@@ -28,7 +27,7 @@ pub struct Part {
 
 enum Body {
     Text { out: BufWriter<File>, bytes: u64 },
-    Parquet { writer: Box<ArrowWriter<File>>, block_bytes: usize },
+    Parquet(Box<ArrowWriter<File>>),
 }
 
 impl Part {
@@ -36,19 +35,17 @@ impl Part {
     ///
     /// # Errors
     /// External: the place cannot be written.
-    pub fn create(path: PathBuf, schema: &SchemaRef, layout: &Layout) -> Result<Self> {
+    pub fn create(path: PathBuf, schema: &SchemaRef, format: &FormatKind) -> Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|e| failed("cannot be created", folder, e))?;
         }
         let file = File::create(&path).map_err(|e| failed("cannot be written", &path, e))?;
-        let body = match layout {
-            Layout::Text(_) => Body::Text { out: BufWriter::with_capacity(1 << 16, file), bytes: 0 },
-            Layout::Parquet(options) => {
-                let writer = ArrowWriter::try_new_with_options(file, schema.clone(), options.writer_options());
-                let writer =
-                    writer.map_err(|e| Error::user(format!("'{}': a column cannot be written as Parquet", path.display())).caused_by(e))?;
-                Body::Parquet { writer: Box::new(writer), block_bytes: options.block_bytes as usize }
+        let body = match format {
+            FormatKind::Parquet(options) => {
+                let writer = options.writer(file, schema).map_err(|e| e.context(format!("'{}'", path.display())))?;
+                Body::Parquet(Box::new(writer))
             }
+            _ => Body::Text { out: BufWriter::with_capacity(1 << 16, file), bytes: 0 },
         };
         Ok(Self { path, body, rows: 0, opened: Instant::now() })
     }
@@ -59,12 +56,7 @@ impl Part {
     /// Data: a value that the format cannot express. External: the disk refused.
     pub fn write(&mut self, rows: &RecordBatch, encoder: Option<&mut Box<dyn Encoder>>, scratch: &mut Records) -> Result<()> {
         match &mut self.body {
-            Body::Parquet { writer, block_bytes } => {
-                writer.write(rows).map_err(|e| parquet_failed(&self.path, e))?;
-                if writer.in_progress_size() >= *block_bytes {
-                    writer.flush().map_err(|e| parquet_failed(&self.path, e))?;
-                }
-            }
+            Body::Parquet(writer) => writer.write(rows).map_err(|e| parquet_failed(&self.path, e))?,
             Body::Text { out, bytes } => {
                 scratch.clear();
                 encoder.ok_or_else(|| Error::internal("a text file has no encoder"))?.encode(rows, scratch)?;
@@ -82,7 +74,7 @@ impl Part {
     pub fn bytes(&self) -> u64 {
         match &self.body {
             Body::Text { bytes, .. } => *bytes,
-            Body::Parquet { writer, .. } => (writer.bytes_written() + writer.in_progress_size()) as u64,
+            Body::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
         }
     }
 
@@ -94,7 +86,7 @@ impl Part {
         let path = self.path;
         let file = match self.body {
             Body::Text { out, .. } => out.into_inner().map_err(|e| failed("cannot be written", &path, e.into_error()))?,
-            Body::Parquet { writer, .. } => writer.into_inner().map_err(|e| parquet_failed(&path, e))?,
+            Body::Parquet(writer) => writer.into_inner().map_err(|e| parquet_failed(&path, e))?,
         };
         crash::at("filesystem.prepare.before-sync");
         file.sync_all().map_err(|e| failed("cannot be made durable", &path, e))?;

@@ -4,52 +4,62 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use arrow::array::ArrayRef;
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use flate2::read::MultiGzDecoder;
 
-use super::options::{FileOptions, Layout};
-use super::parquet::ParquetFile;
+use super::options::FileOptions;
 use crate::connectors::BatchLimits;
 use crate::error::{Error, Result};
-use crate::formats::{Framer, Records};
+use crate::formats::parquet::ParquetRows;
+use crate::formats::{FormatKind, Framer, Records};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 18;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
+/// The columns that a Parquet file is asked for.
+pub struct Wanted<'a> {
+    /// Columns of the files of the table.
+    pub columns: &'a SchemaRef,
+    /// The wanted ones.
+    pub indices: &'a [usize],
+    /// The session's zone.
+    pub zone: chrono_tz::Tz,
+}
+
 /// A file that is being read.
 pub enum OpenFile {
     /// Records with a framing.
     Text(TextFile),
-    /// Parquet.
-    Parquet(ParquetFile),
+    /// Parquet, and the rest of a batch that was larger than asked for.
+    Parquet(Box<ParquetRows>, Option<RecordBatch>),
 }
 
 /// What [`OpenFile::next`] answers.
 pub enum Next {
     /// Undecoded records.
     Records(Records),
-    /// Rows, and their number.
-    Columns(usize, Vec<ArrayRef>),
+    /// The wanted columns.
+    Rows(RecordBatch),
 }
 
 impl OpenFile {
-    /// Opens `path` behind its first `skip` records. `columns` are what a Parquet file is asked for.
+    /// Opens `path` behind its first `skip` records.
     ///
     /// # Errors
     /// User or External: the file cannot be read.
-    pub fn open(
-        path: &Path,
-        skip: usize,
-        columns: &SchemaRef,
-        options: &FileOptions,
-        limits: &BatchLimits,
-        zone: chrono_tz::Tz,
-    ) -> Result<Self> {
-        match &options.layout {
-            Layout::Parquet(parquet) => Ok(Self::Parquet(ParquetFile::open(path, columns, skip, limits.rows, parquet, zone)?)),
-            Layout::Text(format) => Ok(Self::Text(TextFile::open(path, skip + usize::from(options.csv_header), format.framer())?)),
+    pub fn open(path: &Path, skip: usize, wanted: &Wanted, options: &FileOptions, limits: &BatchLimits) -> Result<Self> {
+        let file = File::open(path).map_err(|e| {
+            Error::user(format!("'{}' cannot be read", path.display())).help("check that it exists and who may read it").caused_by(e)
+        })?;
+        match &options.format {
+            FormatKind::Parquet(parquet) => {
+                let shown = path.to_string_lossy();
+                let rows = ParquetRows::open_at(parquet, file, &shown, wanted.columns, wanted.indices, wanted.zone, limits.rows, skip)?;
+                Ok(Self::Parquet(Box::new(rows), None))
+            }
+            format => Ok(Self::Text(TextFile::new(path, file, skip + usize::from(options.csv_header), format.framer()?)?)),
         }
     }
 
@@ -60,7 +70,15 @@ impl OpenFile {
     pub fn next(&mut self, limits: &BatchLimits) -> Result<Option<Next>> {
         match self {
             Self::Text(file) => Ok(file.next(limits)?.map(Next::Records)),
-            Self::Parquet(file) => Ok(file.next(limits.rows)?.map(|(rows, columns)| Next::Columns(rows, columns))),
+            Self::Parquet(rows, rest) => {
+                let Some(batch) = rest.take().map(Ok).or_else(|| rows.find(|b| !matches!(b, Ok(b) if b.num_rows() == 0))).transpose()?
+                else {
+                    return Ok(None);
+                };
+                let now = batch.num_rows().min(limits.rows.max(1));
+                *rest = (now < batch.num_rows()).then(|| batch.slice(now, batch.num_rows() - now));
+                Ok(Some(Next::Rows(batch.slice(0, now))))
+            }
         }
     }
 }
@@ -79,10 +97,7 @@ pub struct TextFile {
 }
 
 impl TextFile {
-    fn open(path: &Path, skip: usize, framer: Box<dyn Framer>) -> Result<Self> {
-        let file = File::open(path).map_err(|e| {
-            Error::user(format!("'{}' cannot be read", path.display())).help("check that it exists and who may read it").caused_by(e)
-        })?;
+    fn new(path: &Path, file: File, skip: usize, framer: Box<dyn Framer>) -> Result<Self> {
         let packed = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
         let input: Box<dyn Read + Send> =
             if packed { Box::new(MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, file))) } else { Box::new(file) };

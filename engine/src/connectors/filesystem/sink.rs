@@ -14,13 +14,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use super::commit::FileCommitter;
-use super::options::{FileOptions, Layout};
+use super::options::FileOptions;
 use super::part::{self, Part};
 use super::partition::Partitioner;
-use super::{listing, parquet};
+use super::{batch, listing};
 use crate::connectors::{Accepts, Committer, Context, Prepared, SinkTable, SinkWriter, TableSpec};
 use crate::error::{Error, Result};
-use crate::formats::{Encoder, Records};
+use crate::formats::{Encoder, FormatKind, Records};
 use crate::stream::{Epoch, StreamBatch, Watermark};
 
 /// Open files of one writer at most: beyond it all are closed.
@@ -49,11 +49,9 @@ impl Place {
     }
 
     fn extension(&self) -> &str {
-        match self.options.format.as_str() {
-            "parquet" => "parquet",
-            "csv" => "csv",
-            name if name.ends_with("json") => "json",
-            _ => "txt",
+        match &self.options.format {
+            FormatKind::Raw(_) => "txt",
+            format => format.name(),
         }
     }
 }
@@ -127,7 +125,7 @@ impl FileSink {
 
 impl SinkTable for FileSink {
     fn accepts(&self) -> Accepts {
-        if self.place.options.format == "debezium-json" { Accepts::Changelog } else { Accepts::AppendOnly }
+        Accepts::AppendOnly
     }
 
     fn is_durable(&self) -> bool {
@@ -140,9 +138,9 @@ impl SinkTable for FileSink {
 
     fn writer(&self, index: usize, kept: Vec<RecordBatch>) -> Result<Box<dyn SinkWriter>> {
         let options = &self.place.options;
-        let encoder = match &options.layout {
-            Layout::Text(format) => Some(format.encoder(&self.schema, self.zone)?),
-            Layout::Parquet(_) => None,
+        let encoder = match &options.format {
+            FormatKind::Parquet(_) => None,
+            format => Some(format.encoder(&self.schema, self.zone)?),
         };
         let partitioner = Partitioner::new(self.keys.clone(), self.data.clone(), options.default_partition.clone(), self.zone);
         let files = Files {
@@ -201,7 +199,7 @@ impl Files {
         // Unique in the staging folder: it is cleared before the first row of a process.
         let name = format!("{}-{}.{}", self.index, self.staged, self.place.extension());
         self.staged += 1;
-        let part = Part::create(self.place.staging().join(&name), &self.schema, &self.place.options.layout)?;
+        let part = Part::create(self.place.staging().join(&name), &self.schema, &self.place.options.format)?;
         Ok(OpenPart { name, part })
     }
 
@@ -211,7 +209,7 @@ impl Files {
 
     /// `rows` with the declared schema: the planner's columns may carry other nullability or metadata.
     fn declared(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        parquet::batch(self.schema.clone(), rows.columns().to_vec(), rows.num_rows())
+        batch(self.schema.clone(), rows.columns().to_vec(), rows.num_rows())
             .map_err(|e| Error::data(format!("{}: rows do not fit the declared columns", self.place.options.owner)).caused_by(e))
     }
 

@@ -14,14 +14,14 @@ use arrow::compute;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 
 use super::listing::{self, FileEntry};
-use super::options::{FileOptions, Layout};
-use super::read::{Next, OpenFile};
-use super::{parquet, partition};
+use super::options::FileOptions;
+use super::read::{Next, OpenFile, Wanted};
+use super::{batch, partition};
 use crate::connectors::{
     BatchLimits, Context, Envelope, Fetched, Fetcher, Payload, Position, RowReader, Scan, SourceTable, Split, TableSpec, metadata,
 };
 use crate::error::{Error, Result};
-use crate::formats::{Decoded, Decoder};
+use crate::formats::{Decoded, Decoder, FormatKind};
 
 const METADATA: &[&str] = &["file.path", "file.name", "file.size", "file.modification-time"];
 
@@ -87,9 +87,9 @@ impl SourceTable for FileSource {
 
     fn reader(&self, scan: &Scan) -> Result<Box<dyn RowReader>> {
         let assembler = Assembler::new(self.shared.clone(), scan);
-        let decoder = match &self.shared.options.layout {
-            Layout::Parquet(_) => None,
-            Layout::Text(format) => Some(format.decoder(&self.shared.of_file, &assembler.wanted_of_file, self.shared.zone)?),
+        let decoder = match &self.shared.options.format {
+            FormatKind::Parquet(_) => None,
+            format => Some(format.decoder(&self.shared.of_file, &assembler.wanted_of_file, self.shared.zone)?),
         };
         Ok(Box::new(FileReader { decoder, assembler }))
     }
@@ -163,8 +163,8 @@ impl FileFetcher {
             let file = match &mut current.file {
                 Some(file) => file,
                 None => {
-                    let (path, columns) = (&current.entry.path, &self.assembler.file_schema);
-                    let file = OpenFile::open(path, current.record, columns, &self.shared.options, limits, self.shared.zone)?;
+                    let wanted = Wanted { columns: &self.shared.of_file, indices: &self.assembler.wanted_of_file, zone: self.shared.zone };
+                    let file = OpenFile::open(&current.entry.path, current.record, &wanted, &self.shared.options, limits)?;
                     current.file.insert(file)
                 }
             };
@@ -178,7 +178,10 @@ impl FileFetcher {
                 ..Envelope::default()
             };
             let (payload, records) = match next {
-                Next::Columns(rows, columns) => (Payload::Rows(self.assembler.assemble(columns, rows, &envelope)?), rows),
+                Next::Rows(rows) => {
+                    let records = rows.num_rows();
+                    (Payload::Rows(self.assembler.assemble(rows, &envelope)?), records)
+                }
                 Next::Records(values) => {
                     let records = values.len();
                     envelope.offsets = (current.record..current.record + records).map(|i| i as i64).collect();
@@ -242,11 +245,7 @@ impl RowReader for FileReader {
         };
         let decoder = self.decoder.as_mut().ok_or_else(|| Error::internal("undecoded records of a Parquet table"))?;
         let mut decoded = decoder.decode(values)?;
-        if self.assembler.adds_nothing() {
-            return Ok(decoded);
-        }
-        let rows = decoded.batch.num_rows();
-        decoded.batch = self.assembler.assemble(decoded.batch.columns().to_vec(), rows, envelope)?;
+        decoded.batch = self.assembler.assemble(decoded.batch, envelope)?;
         Ok(decoded)
     }
 }
@@ -258,8 +257,6 @@ struct Assembler {
     schema: SchemaRef,
     /// What is wanted of the file, as indices into its columns.
     wanted_of_file: Vec<usize>,
-    /// The same as a schema.
-    file_schema: SchemaRef,
     parts: Vec<Column>,
     /// The values, one each, of the columns that are the same for the whole file, and which file that is.
     constants: Option<(Arc<str>, Vec<Option<ArrayRef>>)>,
@@ -287,16 +284,15 @@ impl Assembler {
             }
         }
         parts.extend(scan.metadata.iter().map(|i| Column::Metadata(spec.metadata[*i].key.clone(), spec.metadata[*i].field.clone())));
-        let fields: Vec<FieldRef> = wanted_of_file.iter().map(|i| shared.of_file.fields()[*i].clone()).collect();
         let schema = scan.schema(spec);
-        Self { schema, wanted_of_file, file_schema: Arc::new(Schema::new(fields)), parts, constants: None, shared }
+        Self { schema, wanted_of_file, parts, constants: None, shared }
     }
 
-    fn adds_nothing(&self) -> bool {
-        self.parts.iter().all(|p| matches!(p, Column::OfFile))
-    }
-
-    fn assemble(&mut self, of_file: Vec<ArrayRef>, rows: usize, envelope: &Envelope) -> Result<RecordBatch> {
+    fn assemble(&mut self, of_file: RecordBatch, envelope: &Envelope) -> Result<RecordBatch> {
+        if self.parts.iter().all(|p| matches!(p, Column::OfFile)) {
+            return Ok(of_file);
+        }
+        let rows = of_file.num_rows();
         if self.constants.as_ref().is_none_or(|(origin, _)| *origin != envelope.origin) {
             let default_name = &self.shared.options.default_partition;
             let values = self.parts.iter().map(|part| match part {
@@ -308,13 +304,13 @@ impl Assembler {
         }
         let (_, constants) = self.constants.as_ref().expect("set above");
         let first = UInt32Array::from(vec![0; rows]);
-        let mut of_file = of_file.into_iter();
+        let mut of_file = of_file.columns().iter().cloned();
         let columns = constants.iter().map(|constant| match constant {
             None => of_file.next().ok_or_else(|| Error::internal("a decoder answered too few columns")),
             Some(value) => Ok(compute::take(value, &first, None)?),
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        parquet::batch(self.schema.clone(), columns, rows).map_err(|e| {
+        batch(self.schema.clone(), columns, rows).map_err(|e| {
             Error::user(format!("'{}' does not fit the declared columns", envelope.origin))
                 .help("a column that has NULLs, or is missing in a file, must not be declared NOT NULL")
                 .caused_by(e)
