@@ -16,7 +16,6 @@ pub mod parser;
 pub mod plan;
 
 pub mod aggregate_types;
-pub mod functions;
 
 pub mod session;
 pub mod settings;
