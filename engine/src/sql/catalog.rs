@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::TableSource;
 
 use crate::connectors::{MetadataColumn, TableSpec};
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result, Span, nearest};
 use crate::sql::ast::{Column, ColumnKind, CreateTable, CreateView, Name, WatermarkClause};
 use crate::stream::SqlType;
 
@@ -29,7 +29,27 @@ pub enum Entry {
     /// CREATE TABLE
     Table(Arc<Table>),
     /// CREATE VIEW
-    View(Arc<CreateView>),
+    View(Arc<CreateView>, Origin),
+}
+
+/// The text that a table or view was declared in, so that a later error can show the place: it may be
+/// another file than the one that is being planned. `None` in a shell.
+#[derive(Debug, Clone, Default)]
+pub struct Origin(Option<Arc<(String, String)>>);
+
+impl Origin {
+    /// The text of a file.
+    pub fn file(name: &str, text: &str) -> Self {
+        Self(Some(Arc::new((name.to_string(), text.to_string()))))
+    }
+
+    /// The error, placed in this text.
+    pub fn place(&self, e: Error, span: Span) -> Error {
+        match &self.0 {
+            Some(file) => e.at(span).with_sql(&file.0, &file.1),
+            None => e,
+        }
+    }
 }
 
 /// A table as declared.
@@ -37,6 +57,8 @@ pub enum Entry {
 pub struct Table {
     /// Name.
     pub name: Name,
+    /// Where it was declared.
+    pub origin: Origin,
     /// The statement, its options after `--option`.
     pub create: CreateTable,
     /// Columns in order.
@@ -75,7 +97,7 @@ impl Catalog {
     pub fn table(&self, name: &Name) -> Result<Arc<Table>> {
         match self.entries.get(&name.value) {
             Some(Entry::Table(t)) => Ok(Arc::clone(t)),
-            Some(Entry::View(_)) => Err(Error::user(format!("'{}' is a view", name.value)).at(name.span)),
+            Some(Entry::View(..)) => Err(Error::user(format!("'{}' is a view", name.value)).at(name.span)),
             None => Err(self.unknown(&name.value).at(name.span)),
         }
     }
@@ -99,10 +121,10 @@ impl Catalog {
     /// User: the name is taken.
     pub fn add(&mut self, name: &Name, entry: Entry, if_not_exists: bool, replace: bool) -> Result<bool> {
         match self.entries.get(&name.value) {
-            Some(Entry::View(_)) if replace => {}
+            Some(Entry::View(..)) if replace => {}
             Some(_) if if_not_exists => return Ok(false),
             Some(old) => {
-                let kind = if matches!(old, Entry::View(_)) { "view" } else { "table" };
+                let kind = if matches!(old, Entry::View(..)) { "view" } else { "table" };
                 return Err(Error::user(format!("a {kind} '{}' is already declared", name.value)).at(name.span).help(format!("DROP {} `{}` first, or choose another name", kind.to_uppercase(), name.value)));
             }
             None => {}
@@ -117,12 +139,12 @@ impl Catalog {
     /// User: there is none, or it is of the other kind.
     pub fn remove(&mut self, name: &Name, view: bool, if_exists: bool) -> Result<()> {
         match (self.entries.get(&name.value), view) {
-            (Some(Entry::Table(_)), false) | (Some(Entry::View(_)), true) => {
+            (Some(Entry::Table(_)), false) | (Some(Entry::View(..)), true) => {
                 self.entries.remove(&name.value);
                 Ok(())
             }
             (Some(Entry::Table(_)), true) => Err(Error::user(format!("'{}' is a table", name.value)).at(name.span).help("write DROP TABLE")),
-            (Some(Entry::View(_)), false) => Err(Error::user(format!("'{}' is a view", name.value)).at(name.span).help("write DROP VIEW")),
+            (Some(Entry::View(..)), false) => Err(Error::user(format!("'{}' is a view", name.value)).at(name.span).help("write DROP VIEW")),
             (None, _) if if_exists => Ok(()),
             (None, _) => Err(self.unknown(&name.value).at(name.span)),
         }
@@ -130,7 +152,7 @@ impl Catalog {
 
     /// Names in order; views only, or all.
     pub fn names(&self, views_only: bool) -> impl Iterator<Item = &str> {
-        self.entries.iter().filter(move |(_, e)| !views_only || matches!(e, Entry::View(_))).map(|(name, _)| name.as_str())
+        self.entries.iter().filter(move |(_, e)| !views_only || matches!(e, Entry::View(..))).map(|(name, _)| name.as_str())
     }
 }
 
@@ -139,7 +161,7 @@ impl Table {
     ///
     /// # Errors
     /// User: columns that are declared twice, or named but not declared.
-    pub fn declare(create: &CreateTable, overrides: &[(String, String, String)]) -> Result<Self> {
+    pub fn declare(create: &CreateTable, overrides: &[(String, String, String)], origin: Origin) -> Result<Self> {
         let mut create = create.clone();
         for (table, key, value) in overrides {
             if table == "*" || *table == create.name.value {
@@ -163,6 +185,7 @@ impl Table {
             partition_keys: create.partition_keys.iter().map(|n| n.value.clone()).collect(),
             options,
             create,
+            origin,
         };
         table.check()?;
         Ok(table)

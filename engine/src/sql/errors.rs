@@ -140,7 +140,9 @@ fn plan_error(text: &str, functions: &[String]) -> Error {
 pub fn unknown_function(name: &str, functions: &[String]) -> Error {
     let e = Error::user(format!("unknown function {}", name.to_uppercase()));
     let public = functions.iter().map(String::as_str).filter(|f| !f.starts_with('$'));
-    match nearest(name, public) {
+    // Of two names that are as near, the aggregate is meant more often.
+    let near = nearest(name, ["count", "sum", "avg", "min", "max"]).or_else(|| nearest(name, public));
+    match near {
         Some(near) => e.help(format!("did you mean {}?", near.to_uppercase())),
         None => e,
     }

@@ -64,7 +64,7 @@ pub fn plan(provider: &Provider<'_>, insert: &Insert, spec: &TableSpec, span: Sp
 /// # Errors
 /// User: an updating result into an append-only sink; options that do not fit.
 pub fn sink(converter: &Converter<'_>, input: NodeId, table: &Table, spec: TableSpec, settings: &Settings, context: &Context) -> Result<SinkDraft> {
-    let sink = connectors::sink(&spec, context).map_err(|e| e.at(table.name.span))?;
+    let sink = connectors::sink(&spec, context).map_err(|e| table.origin.place(e, table.name.span))?;
     let node = &converter.draft.nodes[input];
     match (&node.updates, sink.accepts()) {
         (None, _) | (Some(_), Accepts::Changelog) => {}

@@ -128,7 +128,10 @@ impl ContextProvider for Provider<'_> {
     fn get_table_source(&self, name: TableReference) -> PlanResult<Arc<dyn TableSource>> {
         match self.catalog.get(name.table()) {
             Some(Entry::Table(table)) => Ok(source::columns(self.dialect, table)?),
-            Some(Entry::View(view)) => Ok(Arc::new(ViewPlan(self.view(view)?))),
+            Some(Entry::View(view, origin)) => {
+                let plan = self.view(view).map_err(|e| origin.place(e, view.name.span))?;
+                Ok(Arc::new(ViewPlan(plan)))
+            }
             None => Err(self.catalog.unknown(name.table()).into()),
         }
     }

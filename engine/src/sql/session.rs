@@ -10,7 +10,7 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 
 use super::ast::{CreateTable, CreateView, Insert, Name, Parsed, Statement};
-use super::catalog::{Catalog, Entry, Table};
+use super::catalog::{Catalog, Entry, Origin, Table};
 use super::convert::Converter;
 use super::draft::{Draft, SinkDraft, finish};
 use super::portable::{Finding, portable_findings};
@@ -41,6 +41,8 @@ pub struct Session {
     dialects: HashMap<Tz, Arc<Dialect>>,
     pending: Option<Job>,
     findings: Vec<Finding>,
+    /// The text being planned.
+    origin: Origin,
 }
 
 /// What a statement asks the caller to do.
@@ -75,7 +77,7 @@ impl Session {
     /// User: an unknown `velosql.` key in `--set`.
     pub fn new(options: SessionOptions) -> Result<Self> {
         let settings = Settings::new(&options.sets)?;
-        Ok(Self { catalog: Catalog::default(), settings, options, dialects: HashMap::new(), pending: None, findings: vec![] })
+        Ok(Self { catalog: Catalog::default(), settings, options, dialects: HashMap::new(), pending: None, findings: vec![], origin: Origin::default() })
     }
 
     /// Plans a whole file. `file_name` is how the user knows it.
@@ -84,7 +86,10 @@ impl Session {
     /// User: the first statement that is refused, with its place in the text.
     pub fn plan_file(&mut self, file_name: &str, text: &str) -> Result<Vec<Step>> {
         let text = self.filled(text)?;
-        self.plan_text(&text).map_err(|e| e.with_sql(file_name, &text))
+        self.origin = Origin::file(file_name, &text);
+        let steps = self.plan_text(&text).map_err(|e| e.with_sql(file_name, &text));
+        self.origin = Origin::default();
+        steps
     }
 
     fn plan_text(&mut self, text: &str) -> Result<Vec<Step>> {
@@ -179,7 +184,7 @@ impl Session {
     }
 
     fn create_table(&mut self, create: &CreateTable) -> Result<()> {
-        let table = Table::declare(create, &self.options.table_options)?;
+        let table = Table::declare(create, &self.options.table_options, self.origin.clone())?;
         source::bind(&self.dialect(), &table)?;
         self.catalog.add(&create.name, Entry::Table(Arc::new(table)), create.if_not_exists, false)?;
         Ok(())
@@ -195,7 +200,7 @@ impl Session {
         }
         bind::analyse(&dialect, plan)?;
         let (name, if_not_exists, replace) = (create.name.clone(), create.if_not_exists, create.or_replace);
-        self.catalog.add(&name, Entry::View(Arc::new(create)), if_not_exists, replace)?;
+        self.catalog.add(&name, Entry::View(Arc::new(create), self.origin.clone()), if_not_exists, replace)?;
         Ok(())
     }
 
@@ -267,7 +272,7 @@ impl Session {
         let dialect = Dialect::new(self.settings.zone());
         match self.catalog.get(&name.value) {
             Some(Entry::Table(table)) => Ok(describe::table(table, &source::bind(&dialect, table)?.fields)),
-            Some(Entry::View(view)) => {
+            Some(Entry::View(view, _)) => {
                 let plan = bind::view(&Provider::new(&self.catalog, &dialect), view)?;
                 let plan = bind::analyse(&dialect, plan)?;
                 Ok(describe::view(plan.schema().fields()))
@@ -278,7 +283,7 @@ impl Session {
 
     fn show_create_view(&self, name: &Name) -> Result<Step> {
         match self.catalog.get(&name.value) {
-            Some(Entry::View(view)) => Ok(Step::Text(parser::render::show_create_view(view))),
+            Some(Entry::View(view, _)) => Ok(Step::Text(parser::render::show_create_view(view))),
             Some(Entry::Table(_)) => Err(Error::user(format!("'{}' is a table", name.value)).at(name.span).help("write SHOW CREATE TABLE")),
             None => Err(self.catalog.unknown(&name.value).at(name.span)),
         }

@@ -36,7 +36,7 @@ pub struct Bound {
 /// # Errors
 /// User: a computed column or a watermark that cannot be bound.
 pub fn columns(dialect: &Dialect, table: &Arc<Table>) -> Result<Arc<dyn TableSource>> {
-    let bound = bind(dialect, table)?;
+    let bound = bind(dialect, table).map_err(|e| table.origin.place(e, table.name.span))?;
     Ok(Arc::new(TableColumns { table: Some(Arc::clone(table)), schema: Arc::new(Schema::new(bound.fields)) }))
 }
 
@@ -100,10 +100,10 @@ pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
 /// # Errors
 /// User: options that do not fit, or a table that cannot be read.
 pub fn node(dialect: &Dialect, table: &Arc<Table>, settings: &Settings, context: &Context) -> Result<DraftNode> {
-    let bound = bind(dialect, table)?;
+    let bound = bind(dialect, table).map_err(|e| table.origin.place(e, table.name.span))?;
     let knobs = settings.knobs(&table.name.value);
     let spec = Arc::new(table.spec(knobs));
-    let source = connectors::source(&spec, context).map_err(|e| e.at(table.name.span))?;
+    let source = connectors::source(&spec, context).map_err(|e| table.origin.place(e, table.name.span))?;
     let idle = spec.options.get("scan.watermark.idle-timeout").and_then(|v| parse_duration(v)).filter(|d| !d.is_zero());
     let mut facts = vec![ColumnFact::default(); bound.fields.len()];
     if let Some((rowtime, _)) = &bound.watermark {
