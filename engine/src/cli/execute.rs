@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::output::{Form, Printer};
 use super::progress::Progress;
-use super::table;
+use super::table::{TextTable, terminal_width};
 use crate::connectors::BatchLimits;
 use crate::error::{Error, Result};
 use crate::metrics::JobMetrics;
@@ -65,7 +65,9 @@ pub struct Ran {
 pub fn execute(step: &Step, options: &ExecuteOptions) -> Result<Option<Ran>> {
     match step {
         Step::Show { columns, rows } => {
-            print(&table::render(columns, rows));
+            let mut table = TextTable::new(columns.iter().map(|c| (c.as_str(), false)));
+            rows.iter().for_each(|row| table.push(row));
+            print(&table.draw(terminal_width()));
             Ok(None)
         }
         Step::Text(text) => {

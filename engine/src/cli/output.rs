@@ -7,11 +7,11 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use arrow::datatypes::SchemaRef;
 use chrono_tz::Tz;
 
-use super::table;
+use super::table::{TextTable, terminal_width};
 use crate::error::{Error, Result};
 use crate::formats::text::write_value;
 use crate::runtime::job::Stop;
-use crate::stream::StreamBatch;
+use crate::stream::{SqlType, StreamBatch};
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -84,8 +84,10 @@ impl Printer {
             }
         }
         if self.form == Form::Table {
-            let columns: Vec<String> = self.schema.fields().iter().map(|f| f.name().clone()).collect();
-            let _ = writeln!(self.out, "{}", table::render(&columns, &self.rows).trim_end());
+            let columns = self.schema.fields().iter().map(|f| (f.name().as_str(), SqlType::of(f).is_numeric()));
+            let mut table = TextTable::new(columns);
+            self.rows.iter().for_each(|row| table.push(row));
+            let _ = write!(self.out, "{}", table.draw(terminal_width()));
         }
         let _ = self.out.flush();
         Ok(())
