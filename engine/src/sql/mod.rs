@@ -1,4 +1,5 @@
 //! SQL files → stream plans, in Flink's dialect.
 
+pub mod aggregate_types;
 pub mod ast;
 pub mod plan;
