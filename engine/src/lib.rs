@@ -21,5 +21,3 @@ pub mod connectors;
 pub mod sql;
 
 pub mod runtime;
-
-pub mod cli;

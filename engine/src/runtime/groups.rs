@@ -60,7 +60,11 @@ impl Groups {
     pub fn intern(&mut self, columns: &[ArrayRef], rows: usize, groups: &mut Vec<u32>) -> Result<()> {
         groups.clear();
         if columns.len() != self.types.len() || columns.iter().any(|c| c.len() != rows) {
-            return Err(Error::internal(format!("{} key columns of {rows} rows do not fit the table's {}", columns.len(), self.types.len())));
+            return Err(Error::internal(format!(
+                "{} key columns of {rows} rows do not fit the table's {}",
+                columns.len(),
+                self.types.len()
+            )));
         }
         if self.types.is_empty() {
             groups.resize(rows, 0);

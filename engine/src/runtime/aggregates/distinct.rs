@@ -135,8 +135,10 @@ impl GroupedState for Distinct {
         let lists = state[0].as_list::<i32>();
         let offsets = lists.value_offsets();
         let (from, to) = (offsets[0] as usize, offsets[groups.len()] as usize);
-        let elements = lists.values().as_struct_opt().ok_or_else(|| Error::internal("a DISTINCT state holds no rows"))?.slice(from, to - from);
-        let of: Vec<u32> = groups.iter().zip(offsets.windows(2)).flat_map(|(g, o)| std::iter::repeat_n(*g, (o[1] - o[0]) as usize)).collect();
+        let elements =
+            lists.values().as_struct_opt().ok_or_else(|| Error::internal("a DISTINCT state holds no rows"))?.slice(from, to - from);
+        let of: Vec<u32> =
+            groups.iter().zip(offsets.windows(2)).flat_map(|(g, o)| std::iter::repeat_n(*g, (o[1] - o[0]) as usize)).collect();
         let counts = elements.column(1).as_primitive::<Int64Type>();
         self.count(&of, elements.column(0), |i| counts.value(i))
     }

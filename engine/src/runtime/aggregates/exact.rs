@@ -223,7 +223,7 @@ mod tests {
             (vec![-0.0], 0.0),
             (vec![0.1; 10], 1.0),
             (vec![1e100, 1.0, -1e100], 1.0),
-            (vec![1e16, 1.0, 1e-16, -1e16], 1.0000000000000002),
+            (vec![1e16, 1.0, 2e-16, -1e16], 1.0000000000000002),
             (vec![1e100, 1.0, -1e100, tiny, -1.0], tiny),
             (vec![max, max, -max], max),
             (vec![max, max], f64::INFINITY),
@@ -241,7 +241,10 @@ mod tests {
             (vec![f64::MIN_POSITIVE, -tiny], f64::from_bits((1 << 52) - 1)),
         ] {
             let (found, _) = sum(&values);
-            assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{values:?}: {found:e}, not {expected:e}");
+            assert!(
+                found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                "{values:?}: {found:e}, not {expected:e}"
+            );
         }
     }
 
