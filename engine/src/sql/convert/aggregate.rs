@@ -66,7 +66,9 @@ impl Converter<'_> {
             return Err(Error::internal(format!("{bare} is no aggregate")));
         };
         let name = f.func.name().to_uppercase();
-        let place = |e: Error| expr_span(expr).map_or_else(|| Error::at(Error::user(e.message()), self.span), |s| Error::at(Error::user(e.message()), s));
+        let place = |e: Error| {
+            expr_span(expr).map_or_else(|| Error::at(Error::user(e.message()), self.span), |s| Error::at(Error::user(e.message()), s))
+        };
         let function = by_name(f.func.name()).ok_or_else(|| self.unsupported(&format!("the aggregate {name}")))?;
         if !f.params.order_by.is_empty() || f.params.null_treatment.is_some() {
             return Err(place(Error::user(format!("not yet supported: ORDER BY or NULLS inside {name}"))));
@@ -87,7 +89,14 @@ impl Converter<'_> {
         })
     }
 
-    fn grouped(&mut self, input: NodeId, groups: Vec<plan::Expr>, calls: Vec<Call>, fields: Vec<FieldRef>, updating: Updating) -> Result<NodeId> {
+    fn grouped(
+        &mut self,
+        input: NodeId,
+        groups: Vec<plan::Expr>,
+        calls: Vec<Call>,
+        fields: Vec<FieldRef>,
+        updating: Updating,
+    ) -> Result<NodeId> {
         self.append_only(input, updating.what.split(" without").next().unwrap_or("GROUP BY"))?;
         let facts = &self.draft.nodes[input].facts;
         let among: Vec<Option<usize>> = groups.iter().map(column_index).collect();
@@ -101,7 +110,14 @@ impl Converter<'_> {
         }
     }
 
-    fn group_aggregate(&mut self, input: NodeId, groups: Vec<plan::Expr>, calls: Vec<Call>, fields: Vec<FieldRef>, updating: Updating) -> Result<NodeId> {
+    fn group_aggregate(
+        &mut self,
+        input: NodeId,
+        groups: Vec<plan::Expr>,
+        calls: Vec<Call>,
+        fields: Vec<FieldRef>,
+        updating: Updating,
+    ) -> Result<NodeId> {
         let mut columns = Columns::over(&self.draft.nodes[input]);
         let mut keys = Vec::with_capacity(groups.len());
         for (group, field) in groups.iter().zip(&fields) {
@@ -293,7 +309,9 @@ impl Columns {
         for (i, call) in calls.iter().enumerate() {
             let argument = call.argument.as_ref().map(|e| self.place(e, &format!("argument{i}"))).transpose()?;
             // FILTER (WHERE TRUE) is no filter.
-            let always = |e: &&plan::Expr| e.downcast_ref::<Literal>().is_some_and(|l| l.value() == &datafusion::common::ScalarValue::Boolean(Some(true)));
+            let always = |e: &&plan::Expr| {
+                e.downcast_ref::<Literal>().is_some_and(|l| l.value() == &datafusion::common::ScalarValue::Boolean(Some(true)))
+            };
             let filter = call.filter.as_ref().filter(|e| !always(e)).map(|e| self.place(e, &format!("filter{i}"))).transpose()?;
             out.push(AggregateCall {
                 function: call.function,
