@@ -13,3 +13,5 @@ pub mod formats;
 pub mod connectors;
 
 pub mod sql;
+
+pub mod runtime;
