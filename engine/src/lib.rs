@@ -6,6 +6,8 @@ pub mod error;
 
 pub mod config;
 
+pub mod crash;
+
 pub mod stream;
 
 pub mod formats;
