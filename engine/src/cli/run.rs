@@ -163,7 +163,7 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
         name,
         forced_name: args.job.clone(),
         state_dir: args.state.clone(),
-        sql: crate::sql::parser::masked(&texts.join("\n")),
+        sql: crate::sql::masked(&texts.join("\n")),
         fresh: args.fresh,
         from: args.from.map(Epoch),
         refresh_static: args.refresh_static,

@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Expr
 use super::aggregate_types::result_type;
 use crate::error::Error;
 use crate::sql::plan::AggregateFunction;
+use crate::stream::SqlType;
 
 /// The aggregate functions by name.
 pub fn aggregate_functions() -> Vec<(&'static str, Arc<AggregateUDF>)> {
@@ -85,7 +86,7 @@ impl AggregateUDFImpl for Typed {
     fn return_type(&self, arguments: &[DataType]) -> PlanResult<DataType> {
         let name = self.name().to_uppercase();
         match arguments {
-            [argument] => Ok(result_type(self.function, Some(argument))?),
+            [argument] => Ok(result_type(self.function, &SqlType::of_arrow(argument))?.arrow()),
             _ => Err(Error::user(format!("{name} takes one argument, found {}", arguments.len())).into()),
         }
     }

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use datafusion::common::DFSchema;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::Analyzer;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 use datafusion::physical_expr::create_physical_expr;
-use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
 
@@ -46,7 +46,8 @@ pub fn view(provider: &Provider<'_>, view: &CreateView) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     if view.columns.len() != columns.len() {
-        let e = Error::user(format!("view '{}' names {} columns, but its query has {}", view.name.value, view.columns.len(), columns.len()));
+        let e =
+            Error::user(format!("view '{}' names {} columns, but its query has {}", view.name.value, view.columns.len(), columns.len()));
         return Err(e.at(view.name.span));
     }
     let renamed = columns.into_iter().zip(&view.columns).map(|(c, name)| Expr::Column(c).alias(name.value.clone()));

@@ -125,7 +125,11 @@ impl Catalog {
             Some(_) if if_not_exists => return Ok(false),
             Some(old) => {
                 let kind = if matches!(old, Entry::View(..)) { "view" } else { "table" };
-                return Err(Error::user(format!("a {kind} '{}' is already declared", name.value)).at(name.span).help(format!("DROP {} `{}` first, or choose another name", kind.to_uppercase(), name.value)));
+                return Err(Error::user(format!("a {kind} '{}' is already declared", name.value)).at(name.span).help(format!(
+                    "DROP {} `{}` first, or choose another name",
+                    kind.to_uppercase(),
+                    name.value
+                )));
             }
             None => {}
         }
@@ -143,7 +147,9 @@ impl Catalog {
                 self.entries.remove(&name.value);
                 Ok(())
             }
-            (Some(Entry::Table(_)), true) => Err(Error::user(format!("'{}' is a table", name.value)).at(name.span).help("write DROP TABLE")),
+            (Some(Entry::Table(_)), true) => {
+                Err(Error::user(format!("'{}' is a table", name.value)).at(name.span).help("write DROP TABLE"))
+            }
             (Some(Entry::View(..)), false) => Err(Error::user(format!("'{}' is a view", name.value)).at(name.span).help("write DROP VIEW")),
             (None, _) if if_exists => Ok(()),
             (None, _) => Err(self.unknown(&name.value).at(name.span)),

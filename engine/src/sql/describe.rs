@@ -1,6 +1,6 @@
 //! SHOW and DESCRIBE, as Flink prints them.
 
-use arrow::datatypes::{Fields, FieldRef};
+use arrow::datatypes::{FieldRef, Fields};
 
 use super::ast::ColumnKind;
 use super::catalog::Table;

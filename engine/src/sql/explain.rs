@@ -6,12 +6,16 @@
 
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::physical_expr::expressions::{Column, Literal};
 
 use super::aggregate_signatures::sql_name;
 use super::nodes::{millis_text, shape_text};
-use super::plan::{AggregateCall, BadRecords, Expr, Matching, Node, NodeId, Op, SourceOp, StreamPlan, WindowOutput, WindowSource};
+use super::plan::{AggregateCall, BadRecords, CalcOp, Expr, Matching, Node, NodeId, Op, SourceOp, StreamPlan, WindowOutput, WindowSource};
 use crate::stream::SqlType;
 
 /// The plan as text.
@@ -35,10 +39,15 @@ fn tree(plan: &StreamPlan, id: NodeId, depth: usize, printed: &mut HashSet<NodeI
     let state = state(node).map(|s| format!(" [state: {s}]")).unwrap_or_default();
     let _ = writeln!(text, "{indent}#{id} {}{updates}{state}", line(plan, node));
     if let Op::StaticJoin(j) = &node.op {
-        for (i, (calc, _)) in j.side_calcs.iter().rev().enumerate() {
-            let _ = writeln!(text, "{}|  {}{}", "   ".repeat(depth), "   ".repeat(i), calc_text(&calc.predicate, &calc.project, None));
+        let mut below = &j.side_source_schema;
+        let mut lines = vec![source_text(&j.side, None)];
+        for (calc, schema) in &j.side_calcs {
+            lines.push(calc_text(calc, below, None));
+            below = schema;
         }
-        let _ = writeln!(text, "{}|  {}{}", "   ".repeat(depth), "   ".repeat(j.side_calcs.len()), source_text(&j.side, None));
+        for (i, line) in lines.iter().rev().enumerate() {
+            let _ = writeln!(text, "{}|  {}{line}", "   ".repeat(depth), "   ".repeat(i));
+        }
     }
     for input in &node.inputs {
         tree(plan, *input, depth + 1, printed, text);
@@ -49,7 +58,7 @@ fn line(plan: &StreamPlan, node: &Node) -> String {
     let input = |i: usize| -> &Schema { &plan.nodes[node.inputs[i]].schema };
     match &node.op {
         Op::Source(s) => source_text(s, Some(&node.schema)),
-        Op::Calc(c) => calc_text(&c.predicate, &c.project, Some(&node.schema)),
+        Op::Calc(c) => calc_text(c, input(0), Some(&node.schema)),
         Op::WindowAssign(w) => format!("WindowAssign({})", window_text(&w.window, input(0))),
         Op::WindowAggregate(a) => {
             let mut out = Vec::new();
@@ -60,7 +69,12 @@ fn line(plan: &StreamPlan, node: &Node) -> String {
                 });
             }
             let late = a.late_rows.as_ref().map(|(t, _)| format!(", late rows: {}", t.name)).unwrap_or_default();
-            format!("WindowAggregate({}, keys: [{}], out: [{}]{late})", window_text(&a.window, input(0)), names(&a.keys, input(0)), out.join(", "))
+            format!(
+                "WindowAggregate({}, keys: [{}], out: [{}]{late})",
+                window_text(&a.window, input(0)),
+                names(&a.keys, input(0)),
+                out.join(", ")
+            )
         }
         Op::GroupAggregate(a) => {
             let calls: Vec<String> = a.aggregates.iter().map(|c| call_text(c, input(0))).collect();
@@ -108,6 +122,16 @@ fn state(node: &Node) -> Option<&'static str> {
     }
 }
 
+/// Names of a side's columns behind its source; computed ones show their expression.
+fn side_schema(side: &SourceOp) -> Schema {
+    renamed(&side.columns, &side.scan.schema(&side.table))
+}
+
+fn renamed(exprs: &[Expr], below: &Schema) -> Schema {
+    let field = |e: &Expr| Field::new(expr_text(e, below), DataType::Null, true);
+    Schema::new(exprs.iter().map(field).collect::<Vec<_>>())
+}
+
 fn source_text(s: &SourceOp, schema: Option<&Schema>) -> String {
     let scanned = s.scan.schema(&s.table);
     let read: Vec<&str> = scanned.fields().iter().map(|f| f.name().as_str()).collect();
@@ -142,22 +166,21 @@ fn source_text(s: &SourceOp, schema: Option<&Schema>) -> String {
     text
 }
 
-fn calc_text(predicate: &Option<Expr>, project: &Option<Vec<Expr>>, schema: Option<&Schema>) -> String {
+fn calc_text(c: &CalcOp, input: &Schema, output: Option<&Schema>) -> String {
     let mut parts = Vec::new();
-    if let Some(p) = predicate {
-        parts.push(format!("where: {p}"));
+    if let Some(p) = &c.predicate {
+        parts.push(format!("where: {}", expr_text(p, input)));
     }
-    if let Some(project) = project {
-        let named = |(i, e): (usize, &Expr)| match schema.map(|s| s.field(i).name()) {
-            Some(name) if plain(e) == *name => name.clone(),
-            Some(name) => format!("{} AS {name}", plain(e)),
-            None => plain(e),
+    if let Some(project) = &c.project {
+        let named = |(i, e): (usize, &Expr)| {
+            let text = expr_text(e, input);
+            match output.map(|s| s.field(i).name()) {
+                Some(name) if text != *name => format!("{text} AS {name}"),
+                _ => text,
+            }
         };
         let columns: Vec<String> = project.iter().enumerate().map(named).collect();
         parts.push(format!("select: [{}]", columns.join(", ")));
-    }
-    if let Some(p) = predicate {
-        parts[0] = format!("where: {}", plain(p));
     }
     format!("Calc({})", parts.join(", "))
 }
@@ -185,29 +208,46 @@ fn names(columns: &[usize], schema: &Schema) -> String {
 }
 
 fn is_column(e: &Expr) -> bool {
-    e.is::<datafusion::physical_expr::expressions::Column>()
+    e.is::<Column>()
 }
 
-/// The expression with its columns' current names.
+/// The expression as SQL would have it: columns by their current names, literals quoted.
 fn expr_text(e: &Expr, schema: &Schema) -> String {
-    use datafusion::physical_expr::expressions::Column;
-    let renamed = super::draft::substitute(e, &|i| std::sync::Arc::new(Column::new(schema.field(i).name(), i)) as Expr);
-    plain(&renamed.unwrap_or_else(|_| std::sync::Arc::clone(e)))
+    // Whatever is shown otherwise becomes a column of that name, since a column prints its name.
+    let shown = Arc::clone(e).transform_up(|e| {
+        let name = if let Some(c) = e.downcast_ref::<Column>() {
+            schema.fields().get(c.index()).map_or_else(|| c.name().to_string(), |f| f.name().clone())
+        } else if let Some(l) = e.downcast_ref::<Literal>() {
+            literal_text(l.value())
+        } else {
+            return Ok(Transformed::no(e));
+        };
+        Ok(Transformed::yes(Arc::new(Column::new(&format!("{name}{MARK}"), 0)) as Expr))
+    });
+    let text = shown.map_or_else(|_| e.to_string(), |s| s.data.to_string());
+    text.replace(&format!("{MARK}@0"), "")
 }
 
-/// The expression without `@index` behind each column.
-fn plain(e: &Expr) -> String {
-    let text = e.to_string();
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    let mut quoted = false;
-    while let Some(c) = chars.next() {
-        if c == '@' && !quoted && chars.peek().is_some_and(char::is_ascii_digit) {
-            while chars.next_if(char::is_ascii_digit).is_some() {}
-            continue;
+/// Ends each name put in by [`expr_text`], so that its index can be cut off.
+const MARK: char = '\u{1}';
+
+fn literal_text(value: &ScalarValue) -> String {
+    match value {
+        v if v.is_null() => "NULL".to_string(),
+        ScalarValue::Utf8(Some(s)) => format!("'{}'", s.replace('\'', "''")),
+        ScalarValue::IntervalMonthDayNano(Some(i)) if i.months == 0 => {
+            let ms = i64::from(i.days) * 86_400_000 + i.nanoseconds / 1_000_000;
+            format!("INTERVAL {}", millis_text(ms))
         }
-        quoted ^= c == '\'';
-        out.push(c);
+        ScalarValue::IntervalMonthDayNano(Some(i)) => format!("INTERVAL {} months", i.months),
+        ScalarValue::TimestampMillisecond(..)
+        | ScalarValue::TimestampMicrosecond(..)
+        | ScalarValue::TimestampNanosecond(..)
+        | ScalarValue::Date32(_)
+        | ScalarValue::Time32Millisecond(_) => {
+            let shown = value.to_array().ok().and_then(|a| arrow::util::display::array_value_to_string(&a, 0).ok());
+            shown.unwrap_or_else(|| value.to_string())
+        }
+        v => v.to_string(),
     }
-    out
 }

@@ -32,7 +32,8 @@ pub fn plan(provider: &Provider<'_>, insert: &Insert, spec: &TableSpec, span: Sp
     let given = query.schema().fields().len();
     if given != targets.len() {
         let names: Vec<&str> = targets.iter().map(|i| columns[*i].name().as_str()).collect();
-        let e = Error::user(format!("INSERT INTO {} takes {} columns, but the query has {given}", spec.name, targets.len())).at(insert.table.span);
+        let e = Error::user(format!("INSERT INTO {} takes {} columns, but the query has {given}", spec.name, targets.len()))
+            .at(insert.table.span);
         let types: Vec<String> = query.schema().fields().iter().map(|f| f.name().clone()).collect();
         return Err(e.help(format!("the table takes ({}), the query gives ({})", names.join(", "), types.join(", "))));
     }
@@ -63,7 +64,14 @@ pub fn plan(provider: &Provider<'_>, insert: &Insert, spec: &TableSpec, span: Sp
 ///
 /// # Errors
 /// User: an updating result into an append-only sink; options that do not fit.
-pub fn sink(converter: &Converter<'_>, input: NodeId, table: &Table, spec: TableSpec, settings: &Settings, context: &Context) -> Result<SinkDraft> {
+pub fn sink(
+    converter: &Converter<'_>,
+    input: NodeId,
+    table: &Table,
+    spec: TableSpec,
+    settings: &Settings,
+    context: &Context,
+) -> Result<SinkDraft> {
     let sink = connectors::sink(&spec, context).map_err(|e| table.origin.place(e, table.name.span))?;
     let node = &converter.draft.nodes[input];
     match (&node.updates, sink.accepts()) {
@@ -75,7 +83,9 @@ pub fn sink(converter: &Converter<'_>, input: NodeId, table: &Table, spec: Table
                 spec.name
             ));
             let e = e.at(span.unwrap_or(converter.span));
-            return Err(e.help("group by window_start, window_end of TUMBLE or HOP, which gives each row once; or write to a 'print' table"));
+            return Err(
+                e.help("group by window_start, window_end of TUMBLE or HOP, which gives each row once; or write to a 'print' table")
+            );
         }
         (Some(_), Accepts::Upsert) => {
             let key: Option<Vec<usize>> = spec.primary_key.iter().map(|k| node.fields.iter().position(|f| f.name() == k)).collect();
@@ -224,10 +234,25 @@ mod tests {
     #[test]
     fn implicit_casts_widen_and_never_narrow() {
         let t = |s: &str| SqlType::parse(s).expect(s);
-        for (have, want) in [("INT", "BIGINT"), ("BIGINT", "DOUBLE"), ("DECIMAL(10,2)", "FLOAT"), ("CHAR(3)", "STRING"), ("STRING", "VARCHAR(3)"), ("TIMESTAMP(3)", "TIMESTAMP_LTZ(3)"), ("DOUBLE", "DECIMAL(10,2)")] {
+        for (have, want) in [
+            ("INT", "BIGINT"),
+            ("BIGINT", "DOUBLE"),
+            ("DECIMAL(10,2)", "FLOAT"),
+            ("CHAR(3)", "STRING"),
+            ("STRING", "VARCHAR(3)"),
+            ("TIMESTAMP(3)", "TIMESTAMP_LTZ(3)"),
+            ("DOUBLE", "DECIMAL(10,2)"),
+        ] {
             assert!(implicit(&t(have), &t(want)), "{have} → {want}");
         }
-        for (have, want) in [("BIGINT", "INT"), ("DOUBLE", "FLOAT"), ("STRING", "INT"), ("INT", "STRING"), ("STRING", "TIMESTAMP(3)"), ("DATE", "TIMESTAMP(3)")] {
+        for (have, want) in [
+            ("BIGINT", "INT"),
+            ("DOUBLE", "FLOAT"),
+            ("STRING", "INT"),
+            ("INT", "STRING"),
+            ("STRING", "TIMESTAMP(3)"),
+            ("DATE", "TIMESTAMP(3)"),
+        ] {
             assert!(!implicit(&t(have), &t(want)), "{have} → {want}");
         }
     }

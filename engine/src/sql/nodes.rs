@@ -52,7 +52,8 @@ impl WindowFunction {
             SqlType::TimestampLtz(_) => SqlType::TimestampLtz(3),
             _ => SqlType::Timestamp(3),
         };
-        for (name, sql_type) in [("window_start", SqlType::Timestamp(3)), ("window_end", SqlType::Timestamp(3)), ("window_time", time_type)] {
+        for (name, sql_type) in [("window_start", SqlType::Timestamp(3)), ("window_end", SqlType::Timestamp(3)), ("window_time", time_type)]
+        {
             // A second window function names its columns as Flink does: window_start0.
             let mut free = name.to_string();
             let mut n = 0;

@@ -25,7 +25,9 @@ pub fn portable_findings(found: &[Finding], settings: &Settings) -> Vec<Finding>
             all.insert(Finding {
                 span: Span { line: 1, column: 1, width: 1 },
                 what: format!("the CSV header of '{table}': to Flink it is one more row"),
-                portable: "declare columns that a header would break as STRING, and cast them in the query, which drops or survives that row".to_string(),
+                portable:
+                    "declare columns that a header would break as STRING, and cast them in the query, which drops or survives that row"
+                        .to_string(),
             });
         }
     }

@@ -4,19 +4,22 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use chrono_tz::Tz;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{Result as PlanResult, TableReference};
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
-use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::common::{DFSchema, Result as PlanResult, TableReference};
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr, RawFieldAccessExpr, RelationPlanner,
+};
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 
 use super::aggregate_signatures::{CountStar, aggregate_functions};
 use super::catalog::{Catalog, Entry};
+use super::errors::{bind_error, expr_span};
 use super::functions;
 use super::relations::Relations;
 use super::{bind, source};
-use crate::error::Error;
+use crate::error::{Error, Span};
 
 /// Views may name views; deeper than this one names itself.
 const VIEW_DEPTH_MAX: usize = 64;
@@ -38,12 +41,13 @@ impl Dialect {
         let scalar = functions::scalar_functions(zone)
             .into_iter()
             .flat_map(|f| {
-                let names: Vec<String> = std::iter::once(f.name()).chain(f.aliases().iter().map(String::as_str)).map(str::to_lowercase).collect();
+                let names: Vec<String> =
+                    std::iter::once(f.name()).chain(f.aliases().iter().map(String::as_str)).map(str::to_lowercase).collect();
                 names.into_iter().map(move |n| (n, Arc::clone(&f)))
             })
             .collect();
         let mut expressions: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(CountStar)];
-        expressions.extend(functions::expr_planners(zone));
+        expressions.extend(functions::expr_planners(zone).into_iter().map(|inner| Arc::new(Placed(inner)) as _));
         let mut options = ConfigOptions::default();
         options.sql_parser.enable_ident_normalization = false;
         options.sql_parser.parse_float_as_decimal = true;
@@ -107,6 +111,71 @@ impl<'a> Provider<'a> {
         let plan = bind::view(self, view);
         self.depth.set(self.depth.get() - 1);
         plan
+    }
+}
+
+/// An expression planner whose errors are placed at the first column of the expression.
+#[derive(Debug)]
+struct Placed(Arc<dyn ExprPlanner>);
+
+fn placed<T>(result: PlanResult<T>, span: Option<Span>) -> PlanResult<T> {
+    result.map_err(|e| match span {
+        Some(span) => bind_error(e, &[]).at(span).into(),
+        None => e,
+    })
+}
+
+impl ExprPlanner for Placed {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> PlanResult<PlannerResult<RawBinaryExpr>> {
+        let span = expr_span(&expr.left).or_else(|| expr_span(&expr.right));
+        placed(self.0.plan_binary_op(expr, schema), span)
+    }
+
+    fn plan_field_access(&self, expr: RawFieldAccessExpr, schema: &DFSchema) -> PlanResult<PlannerResult<RawFieldAccessExpr>> {
+        let span = expr_span(&expr.expr);
+        placed(self.0.plan_field_access(expr, schema), span)
+    }
+
+    fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        let span = exprs.iter().find_map(expr_span);
+        placed(self.0.plan_array_literal(exprs, schema), span)
+    }
+
+    fn plan_position(&self, args: Vec<Expr>) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        self.0.plan_position(args)
+    }
+
+    fn plan_dictionary_literal(&self, expr: RawDictionaryExpr, schema: &DFSchema) -> PlanResult<PlannerResult<RawDictionaryExpr>> {
+        self.0.plan_dictionary_literal(expr, schema)
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        self.0.plan_extract(args)
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        self.0.plan_substring(args)
+    }
+
+    fn plan_struct_literal(&self, args: Vec<Expr>, is_named: bool) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        self.0.plan_struct_literal(args, is_named)
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        self.0.plan_overlay(args)
+    }
+
+    fn plan_make_map(&self, args: Vec<Expr>) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        self.0.plan_make_map(args)
+    }
+
+    fn plan_compound_identifier(
+        &self,
+        field: &Field,
+        qualifier: Option<&TableReference>,
+        nested: &[String],
+    ) -> PlanResult<PlannerResult<Vec<Expr>>> {
+        self.0.plan_compound_identifier(field, qualifier, nested)
     }
 }
 

@@ -3,13 +3,22 @@
 //! What must hold: every modifier of a table factor is claimed here or refused. The default planner drops
 //! `FOR SYSTEM_TIME AS OF` without a word.
 
-use datafusion::common::Result as PlanResult;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::Schema;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DFSchema, Result as PlanResult, ScalarValue};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::sql::sqlparser::ast::{Expr, Spanned, TableFactor, TableVersion};
+use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::analyzer::Analyzer;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, Spanned, TableFactor, TableVersion};
 
 use super::errors::unknown_column;
 use super::nodes::{Versioned, WindowFunction};
 use super::parser::tvf::{self, WindowCall, WindowInput, window_call};
+use super::scope::VALUES;
 use crate::error::{Error, Result, Span};
 use crate::sql::plan::WindowShape;
 
@@ -24,6 +33,9 @@ impl RelationPlanner for Relations {
             return Ok(RelationPlanning::Planned(Box::new(plan)));
         }
         match relation {
+            TableFactor::Table { name, args: Some(args), alias, .. } if name.to_string() == VALUES => {
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(values(&args.args, context)?, alias))))
+            }
             TableFactor::Table { version: Some(version), name, alias, .. } => {
                 let span = place(&name);
                 let TableVersion::ForSystemTimeAsOf(time) = version else {
@@ -76,7 +88,8 @@ fn window(call: WindowCall, context: &mut dyn RelationPlannerContext) -> Result<
     };
     let input = context.plan(input).map_err(|e| super::errors::bind_error(e, &[]))?;
     let schema = input.schema();
-    let found: Vec<usize> = schema.fields().iter().enumerate().filter(|(_, f)| *f.name() == call.time_column.value).map(|(i, _)| i).collect();
+    let found: Vec<usize> =
+        schema.fields().iter().enumerate().filter(|(_, f)| *f.name() == call.time_column.value).map(|(i, _)| i).collect();
     let column = match found.as_slice() {
         [column] => *column,
         [] => {
@@ -87,6 +100,43 @@ fn window(call: WindowCall, context: &mut dyn RelationPlannerContext) -> Result<
     };
     let plan = WindowFunction::plan(input, column, shape, call.time_column.span)?;
     Ok(PlannedRelation::new(plan, call.alias))
+}
+
+/// VALUES: its rows are computed here, so that what is left of their types is what Arrow knows.
+fn values(rows: &[FunctionArg], context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let nothing = DFSchema::empty();
+    let mut out: Vec<Vec<LogicalExpr>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Tuple(cells))) = row else {
+            return Err(Error::internal("a row of VALUES is no tuple"));
+        };
+        let mut literals = Vec::with_capacity(cells.len());
+        for cell in cells {
+            let expr = context.sql_to_expr(cell.clone(), &nothing).map_err(|e| super::errors::bind_error(e, &[]))?;
+            literals.push(LogicalExpr::Literal(constant(expr, context.context_provider().options())?, None));
+        }
+        if out.first().is_some_and(|first| first.len() != literals.len()) {
+            return Err(Error::user("the rows of VALUES have different lengths"));
+        }
+        out.push(literals);
+    }
+    let plan = LogicalPlanBuilder::values(out)?;
+    let names =
+        plan.schema().columns().into_iter().enumerate().map(|(i, c)| LogicalExpr::Column(c).alias(format!("EXPR${i}"))).collect::<Vec<_>>();
+    Ok(plan.project(names)?.build()?)
+}
+
+/// The value of an expression without columns.
+fn constant(expr: LogicalExpr, options: &ConfigOptions) -> Result<ScalarValue> {
+    let one = LogicalPlanBuilder::empty(true).project(vec![expr.alias("value")])?.build()?;
+    let plan = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())])
+        .execute_and_check(one, options, |_, _| {})
+        .map_err(|e| super::errors::bind_error(e, &[]))?;
+    let LogicalPlan::Projection(p) = &plan else { return Err(Error::internal("a projection was analysed into something else")) };
+    let physical = super::bind::physical(&p.expr[0].clone().unalias(), &DFSchema::empty())?;
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &RecordBatchOptions::new().with_row_count(Some(1)))?;
+    let value = physical.evaluate(&row)?.into_array(1)?;
+    Ok(ScalarValue::try_from_array(&value, 0)?)
 }
 
 /// A table by its name alone.

@@ -5,7 +5,11 @@
 //! behind it: as in Flink.
 
 use datafusion::sql::planner::SqlToRel;
-use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, With};
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, Statement,
+    TableFactor, TableFunctionArgs, TableWithJoins, With,
+};
 
 use super::provider::Provider;
 use crate::error::{Error, Result, Span};
@@ -41,9 +45,35 @@ fn in_set(provider: &Provider<'_>, body: &mut SetExpr, scope: Option<&With>) -> 
             in_set(provider, left, scope)?;
             in_set(provider, right, scope)
         }
+        SetExpr::Values(values) => {
+            *body = as_table(&values.rows.iter().map(|r| r.content.clone()).collect::<Vec<_>>());
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
+
+/// `SELECT * FROM $values((…), (…))`, which [`super::relations`] plans: rows of text or time literals of
+/// different length have types that DataFusion's own VALUES does not bring together.
+fn as_table(rows: &[Vec<Expr>]) -> SetExpr {
+    let args = rows.iter().map(|r| FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Tuple(r.clone())))).collect();
+    let table = TableFactor::Table {
+        name: ObjectName::from(vec![Ident::new(VALUES)]),
+        alias: None,
+        args: Some(TableFunctionArgs { args, settings: None }),
+        with_hints: vec![],
+        version: None,
+        with_ordinality: false,
+        partitions: vec![],
+        json_path: None,
+        sample: None,
+        index_hints: vec![],
+    };
+    SetExpr::Select(Box::new(select_all(vec![TableWithJoins { relation: table, joins: vec![] }])))
+}
+
+/// The table function that VALUES becomes.
+pub const VALUES: &str = "$values";
 
 fn in_select(provider: &Provider<'_>, select: &mut Select, scope: Option<&With>) -> Result<()> {
     for table in &mut select.from {
@@ -112,14 +142,7 @@ fn group_by_sees_from(provider: &Provider<'_>, select: &Select, scope: Option<&W
 
 /// Names of the columns that FROM gives; none where FROM itself does not bind, which is reported later.
 fn columns_of_from(provider: &Provider<'_>, select: &Select, scope: Option<&With>) -> Vec<String> {
-    let mut probe = select.clone();
-    probe.projection = vec![SelectItem::Wildcard(Default::default())];
-    probe.selection = None;
-    probe.having = None;
-    probe.qualify = None;
-    probe.distinct = None;
-    probe.named_window = vec![];
-    probe.group_by = GroupByExpr::Expressions(vec![], vec![]);
+    let probe = select_all(select.from.clone());
     let query = Query {
         with: scope.cloned(),
         body: Box::new(SetExpr::Select(Box::new(probe))),
@@ -134,6 +157,35 @@ fn columns_of_from(provider: &Provider<'_>, select: &Select, scope: Option<&With
     };
     let plan = SqlToRel::new(provider).sql_statement_to_plan(Statement::Query(Box::new(query)));
     plan.map(|p| p.schema().fields().iter().map(|f| f.name().clone()).collect()).unwrap_or_default()
+}
+
+fn select_all(from: Vec<TableWithJoins>) -> Select {
+    Select {
+        select_token: AttachedToken::empty(),
+        optimizer_hints: vec![],
+        distinct: None,
+        select_modifiers: None,
+        top: None,
+        top_before_distinct: false,
+        projection: vec![SelectItem::Wildcard(Default::default())],
+        exclude: None,
+        into: None,
+        from,
+        lateral_views: vec![],
+        prewhere: None,
+        selection: None,
+        connect_by: vec![],
+        group_by: GroupByExpr::Expressions(vec![], vec![]),
+        cluster_by: vec![],
+        distribute_by: vec![],
+        sort_by: vec![],
+        having: None,
+        named_window: vec![],
+        qualify: None,
+        window_before_qualify: false,
+        value_table_mode: None,
+        flavor: SelectFlavor::Standard,
+    }
 }
 
 /// Bare identifiers of an expression, those inside aggregate calls left out.

@@ -77,7 +77,15 @@ impl Session {
     /// User: an unknown `velosql.` key in `--set`.
     pub fn new(options: SessionOptions) -> Result<Self> {
         let settings = Settings::new(&options.sets)?;
-        Ok(Self { catalog: Catalog::default(), settings, options, dialects: HashMap::new(), pending: None, findings: vec![], origin: Origin::default() })
+        Ok(Self {
+            catalog: Catalog::default(),
+            settings,
+            options,
+            dialects: HashMap::new(),
+            pending: None,
+            findings: vec![],
+            origin: Origin::default(),
+        })
     }
 
     /// Plans a whole file. `file_name` is how the user knows it.
@@ -140,7 +148,8 @@ impl Session {
             let key = &rest[start + 2..start + len];
             if !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.' || c == '-') {
                 let value = self.options.defines.iter().find(|(k, _)| k == key).map(|(_, v)| v);
-                let value = value.ok_or_else(|| Error::user(format!("${{{key}}} is not defined")).help(format!("give --define {key}=VALUE")))?;
+                let value =
+                    value.ok_or_else(|| Error::user(format!("${{{key}}} is not defined")).help(format!("give --define {key}=VALUE")))?;
                 out.push_str(&rest[..start]);
                 out.push_str(value);
             } else {
@@ -176,7 +185,9 @@ impl Session {
             Statement::ShowSettings => return Ok(vec![describe::settings(&self.settings)]),
             Statement::ShowTables => return Ok(vec![describe::names("table name", self.catalog.names(false))]),
             Statement::ShowViews => return Ok(vec![describe::names("view name", self.catalog.names(true))]),
-            Statement::ShowCreateTable(name) => return Ok(vec![Step::Text(parser::render::show_create_table(&self.catalog.table(&name)?.create))]),
+            Statement::ShowCreateTable(name) => {
+                return Ok(vec![Step::Text(parser::render::show_create_table(&self.catalog.table(&name)?.create))]);
+            }
             Statement::ShowCreateView(name) => return self.show_create_view(&name).map(|s| vec![s]),
             Statement::Describe(name) => return self.describe(&name).map(|s| vec![s]),
         }
@@ -196,7 +207,9 @@ impl Session {
         let mut names: Vec<&String> = plan.schema().fields().iter().map(|f| f.name()).collect();
         names.sort();
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
-            return Err(Error::user(format!("the view '{}' has two columns named '{}'", create.name.value, twice[0])).at(create.name.span).help("give each an alias of its own"));
+            return Err(Error::user(format!("the view '{}' has two columns named '{}'", create.name.value, twice[0]))
+                .at(create.name.span)
+                .help("give each an alias of its own"));
         }
         bind::analyse(&dialect, plan)?;
         let (name, if_not_exists, replace) = (create.name.clone(), create.if_not_exists, create.or_replace);

@@ -116,7 +116,8 @@ impl Settings {
     /// User: names the key and both values.
     pub fn same_job(&self, first: &Settings) -> Result<()> {
         let ours = |k: &&String| k.starts_with("velosql.") && table_knob(k).is_none();
-        let keys: BTreeSet<&str> = JOB_WIDE.iter().copied().chain(self.values.keys().chain(first.values.keys()).filter(ours).map(String::as_str)).collect();
+        let keys: BTreeSet<&str> =
+            JOB_WIDE.iter().copied().chain(self.values.keys().chain(first.values.keys()).filter(ours).map(String::as_str)).collect();
         for key in keys {
             let (was, is) = (first.get(key), self.get(key));
             if was != is {
@@ -149,7 +150,8 @@ fn check(key: &str, value: &str) -> Result<()> {
         "parallelism.default" if value.trim().parse::<i64>().map_or(true, |n| n == 0 || n < -1) => return bad("a number of workers"),
         "table.exec.sink.not-null-enforcer" if !["error", "drop"].contains(&value.to_lowercase().as_str()) => return bad("ERROR or DROP"),
         "execution.runtime-mode" if !value.eq_ignore_ascii_case("streaming") => {
-            return Err(Error::user(format!("'{key}' = '{value}' is not supported")).help("queries run in streaming mode; a bounded input ends by itself"));
+            return Err(Error::user(format!("'{key}' = '{value}' is not supported"))
+                .help("queries run in streaming mode; a bounded input ends by itself"));
         }
         _ => {}
     }

@@ -16,7 +16,13 @@ use crate::stream::SqlType;
 ///
 /// # Errors
 /// User: a topic of a table that is not in Kafka, or a place that cannot be a sink.
-pub fn sink(table: &TableSpec, knob: &str, target: &str, schema: SchemaRef, context: &Context) -> Result<(Arc<TableSpec>, Arc<dyn SinkTable>)> {
+pub fn sink(
+    table: &TableSpec,
+    knob: &str,
+    target: &str,
+    schema: SchemaRef,
+    context: &Context,
+) -> Result<(Arc<TableSpec>, Arc<dyn SinkTable>)> {
     let mut options = BTreeMap::from([("format".to_string(), "json".to_string())]);
     match target.strip_prefix("topic:") {
         Some(topic) => {
@@ -25,7 +31,10 @@ pub fn sink(table: &TableSpec, knob: &str, target: &str, schema: SchemaRef, cont
             options.extend(table.options.iter().filter(|(k, _)| k.starts_with("properties.")).map(|(k, v)| (k.clone(), v.clone())));
             options.remove("properties.group.id");
             if !options.contains_key("properties.bootstrap.servers") {
-                let e = Error::user(format!("'velosql.table.{}.{knob}' names a topic, but the table '{}' is not in Kafka", table.name, table.name));
+                let e = Error::user(format!(
+                    "'velosql.table.{}.{knob}' names a topic, but the table '{}' is not in Kafka",
+                    table.name, table.name
+                ));
                 return Err(e.help("give a path instead"));
             }
         }

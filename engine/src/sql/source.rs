@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSourc
 use super::bind;
 use super::catalog::{Catalog, Place, Table, TableColumns, computed_field};
 use super::draft::{ColumnFact, DraftNode, DraftOp, SourceDraft};
-use super::nodes::is_time;
+use super::nodes::{is_time, without_attribute};
 use super::provider::{Dialect, Provider};
 use super::settings::Settings;
 use super::side_output;
@@ -54,9 +54,9 @@ pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
     let mut exprs = Vec::new();
     for (column, place) in table.columns.iter().zip(table.places()) {
         exprs.push(match (&column.kind, place) {
-            (ColumnKind::Computed(expr), _) => bind::expression(&provider, expr, scan.schema())
-                .map_err(|e| e.at(column.name.span))?
-                .alias(column.name.value.clone()),
+            (ColumnKind::Computed(expr), _) => {
+                bind::expression(&provider, expr, scan.schema()).map_err(|e| e.at(column.name.span))?.alias(column.name.value.clone())
+            }
             (_, Place::Physical(i)) => base_column(&scan, i),
             (_, Place::Metadata(i)) => base_column(&scan, physical_width + i),
             (_, Place::Computed) => return Err(Error::internal("a computed column without an expression")),
@@ -65,7 +65,8 @@ pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
     let (columns, mut fields) = physical_projection(dialect, scan, exprs).map_err(|e| e.at(table.name.span))?;
     let Some(watermark) = &table.watermark else { return Ok(Bound { fields, columns, watermark: None }) };
     let rowtime = table.columns.iter().position(|c| c.name.value == watermark.column.value).ok_or_else(|| {
-        let e = Error::user(format!("WATERMARK FOR names the column '{}', which is not declared", watermark.column.value)).at(watermark.column.span);
+        let e = Error::user(format!("WATERMARK FOR names the column '{}', which is not declared", watermark.column.value))
+            .at(watermark.column.span);
         match crate::error::nearest(&watermark.column.value, table.columns.iter().map(|c| c.name.value.as_str())) {
             Some(near) => e.help(format!("did you mean '{near}'?")),
             None => e,
@@ -73,7 +74,10 @@ pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
     })?;
     let sql_type = SqlType::of(&fields[rowtime]);
     if !matches!(sql_type, SqlType::Timestamp(0..=3) | SqlType::TimestampLtz(0..=3)) || !is_time(fields[rowtime].data_type()) {
-        let e = Error::user(format!("the rowtime column '{}' is {sql_type}, but must be TIMESTAMP(p) or TIMESTAMP_LTZ(p) with p ≤ 3", watermark.column.value));
+        let e = Error::user(format!(
+            "the rowtime column '{}' is {sql_type}, but must be TIMESTAMP(p) or TIMESTAMP_LTZ(p) with p ≤ 3",
+            watermark.column.value
+        ));
         let help = match sql_type {
             SqlType::Timestamp(_) | SqlType::TimestampLtz(_) => "declare it with a precision of 3, such as TIMESTAMP(3)",
             _ => "add a computed column, such as ts AS TO_TIMESTAMP(…) or TO_TIMESTAMP_LTZ(millis, 3)",
@@ -86,7 +90,11 @@ pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
         physical_projection(dialect, all, vec![candidate.alias("watermark")]).map_err(|e| e.at(watermark.span))?;
     let candidate = candidates.swap_remove(0);
     if candidate_fields[0].data_type() != fields[rowtime].data_type() {
-        let e = Error::user(format!("the watermark of '{}' is {}, but must be {sql_type} like the column", watermark.column.value, SqlType::of(&candidate_fields[0])));
+        let e = Error::user(format!(
+            "the watermark of '{}' is {}, but must be {sql_type} like the column",
+            watermark.column.value,
+            SqlType::of(&candidate_fields[0])
+        ));
         return Err(e.at(watermark.span).help(format!("write WATERMARK FOR {0} AS {0} - INTERVAL '5' SECOND", watermark.column.value)));
     }
     let mut metadata = fields[rowtime].metadata().clone();
@@ -109,8 +117,7 @@ pub fn node(dialect: &Dialect, table: &Arc<Table>, settings: &Settings, context:
     if let Some((rowtime, _)) = &bound.watermark {
         facts[*rowtime].rowtime = true;
     }
-    let primary_key: Option<Vec<usize>> =
-        table.primary_key.iter().map(|k| bound.fields.iter().position(|f| f.name() == k)).collect();
+    let primary_key: Option<Vec<usize>> = table.primary_key.iter().map(|k| bound.fields.iter().position(|f| f.name() == k)).collect();
     let draft = SourceDraft {
         bad_records: bad_records(&spec, context)?,
         late_rows: spec.knobs.get("late-rows").cloned(),
@@ -120,7 +127,8 @@ pub fn node(dialect: &Dialect, table: &Arc<Table>, settings: &Settings, context:
         watermark: bound.watermark,
         idle_timeout: idle.or_else(|| settings.idle_timeout()),
     };
-    let mut node = DraftNode::new(DraftOp::Source(Arc::new(draft)), vec![], bound.fields, facts);
+    let fields = bound.fields.iter().map(|f| Arc::new(without_attribute(f))).collect();
+    let mut node = DraftNode::new(DraftOp::Source(Arc::new(draft)), vec![], fields, facts);
     node.primary_key = primary_key.unwrap_or_default();
     Ok(node)
 }
@@ -147,7 +155,6 @@ fn bad_records(spec: &connectors::TableSpec, context: &Context) -> Result<BadRec
         _ => Ok(BadRecords::Fail),
     }
 }
-
 
 fn scan_of(fields: Vec<FieldRef>) -> Result<LogicalPlan> {
     let bare = TableReference::bare("the table");

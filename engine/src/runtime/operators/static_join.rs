@@ -4,7 +4,6 @@
 //! keys match nothing. With [`Matching::Version`] the last version whose time is not after the row's matches
 //! (of two equal ones the later arrival), as FOR SYSTEM_TIME AS OF says.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use ahash::RandomState;

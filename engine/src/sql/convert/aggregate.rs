@@ -18,6 +18,8 @@ use datafusion::physical_expr::expressions::{Column, Literal};
 use super::window::boundaries;
 use super::{Converter, fields_of};
 use crate::error::{Error, Result};
+use crate::sql::aggregate_types::result_type;
+use crate::stream::SqlType;
 use crate::sql::aggregate_signatures::by_name;
 use crate::sql::draft::{ColumnFact, DraftNode, DraftOp, Role, Updating, WindowMark, column_index, expr_text, for_each_column, remap};
 use crate::sql::errors::expr_span;
@@ -66,7 +68,9 @@ impl Converter<'_> {
             return Err(Error::internal(format!("{bare} is no aggregate")));
         };
         let name = f.func.name().to_uppercase();
-        let place = |e: Error| expr_span(expr).map_or_else(|| Error::at(Error::user(e.message()), self.span), |s| Error::at(Error::user(e.message()), s));
+        let place = |e: Error| {
+            expr_span(expr).map_or_else(|| Error::at(Error::user(e.message()), self.span), |s| Error::at(Error::user(e.message()), s))
+        };
         let function = by_name(f.func.name()).ok_or_else(|| self.unsupported(&format!("the aggregate {name}")))?;
         if !f.params.order_by.is_empty() || f.params.null_treatment.is_some() {
             return Err(place(Error::user(format!("not yet supported: ORDER BY or NULLS inside {name}"))));
@@ -82,12 +86,22 @@ impl Converter<'_> {
             function,
             distinct: f.params.distinct,
             filter: f.params.filter.as_ref().map(|e| self.physical(e, schema)).transpose()?,
-            output_type: crate::sql::aggregate_types::result_type(function, argument_type.as_ref()).map_err(place)?,
+            output_type: match &argument_type {
+                Some(t) => result_type(function, &SqlType::of_arrow(t)).map_err(place)?.arrow(),
+                None => DataType::Int64,
+            },
             argument,
         })
     }
 
-    fn grouped(&mut self, input: NodeId, groups: Vec<plan::Expr>, calls: Vec<Call>, fields: Vec<FieldRef>, updating: Updating) -> Result<NodeId> {
+    fn grouped(
+        &mut self,
+        input: NodeId,
+        groups: Vec<plan::Expr>,
+        calls: Vec<Call>,
+        fields: Vec<FieldRef>,
+        updating: Updating,
+    ) -> Result<NodeId> {
         self.append_only(input, updating.what.split(" without").next().unwrap_or("GROUP BY"))?;
         let facts = &self.draft.nodes[input].facts;
         let among: Vec<Option<usize>> = groups.iter().map(column_index).collect();
@@ -101,7 +115,14 @@ impl Converter<'_> {
         }
     }
 
-    fn group_aggregate(&mut self, input: NodeId, groups: Vec<plan::Expr>, calls: Vec<Call>, fields: Vec<FieldRef>, updating: Updating) -> Result<NodeId> {
+    fn group_aggregate(
+        &mut self,
+        input: NodeId,
+        groups: Vec<plan::Expr>,
+        calls: Vec<Call>,
+        fields: Vec<FieldRef>,
+        updating: Updating,
+    ) -> Result<NodeId> {
         let mut columns = Columns::over(&self.draft.nodes[input]);
         let mut keys = Vec::with_capacity(groups.len());
         for (group, field) in groups.iter().zip(&fields) {
@@ -293,7 +314,9 @@ impl Columns {
         for (i, call) in calls.iter().enumerate() {
             let argument = call.argument.as_ref().map(|e| self.place(e, &format!("argument{i}"))).transpose()?;
             // FILTER (WHERE TRUE) is no filter.
-            let always = |e: &&plan::Expr| e.downcast_ref::<Literal>().is_some_and(|l| l.value() == &datafusion::common::ScalarValue::Boolean(Some(true)));
+            let always = |e: &&plan::Expr| {
+                e.downcast_ref::<Literal>().is_some_and(|l| l.value() == &datafusion::common::ScalarValue::Boolean(Some(true)))
+            };
             let filter = call.filter.as_ref().filter(|e| !always(e)).map(|e| self.place(e, &format!("filter{i}"))).transpose()?;
             out.push(AggregateCall {
                 function: call.function,

@@ -41,7 +41,10 @@ impl Converter<'_> {
         let left_join = match join.join_type {
             JoinType::Inner => false,
             JoinType::Left => true,
-            other => return Err(self.refused(join, &format!("{} JOIN", other.to_string().to_uppercase()))),
+            other => {
+                let e = self.unsupported(&format!("{} JOIN", other.to_string().to_uppercase()));
+                return Err(e.help("there are JOIN and LEFT JOIN of a stream with a static table on its right"));
+            }
         };
         let span = join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.filter).chain(above.iter().copied()).filter_map(expr_span).min();
         let span = span.unwrap_or(self.span);
@@ -127,7 +130,15 @@ impl Converter<'_> {
         let fields = order.iter().zip(&named).map(|(i, n)| Arc::new(below.fields[*i].as_ref().clone().with_name(n.name()))).collect();
         let node = self.draft.calc(joined.node, None, Some((exprs, fields)));
         // What is left of WHERE was written over left, then right.
-        let back = |c: usize| if swapped && c < stream_width { c + side_width } else if swapped { c - stream_width } else { c };
+        let back = |c: usize| {
+            if swapped && c < stream_width {
+                c + side_width
+            } else if swapped {
+                c - stream_width
+            } else {
+                c
+            }
+        };
         let after = after.iter().map(|e| remap(e, &back)).collect::<Result<Vec<_>>>()?;
         Ok(self.filter(node, after))
     }
@@ -199,7 +210,8 @@ impl Converter<'_> {
         let stream_time = found.ok_or_else(|| unknown_column(&column, &schema.columns()).at(v.span))?;
         let (s, t) = (&self.draft.nodes[stream], &self.draft.nodes[side]);
         if !s.facts[stream_time].rowtime {
-            let e = Error::user(format!("FOR SYSTEM_TIME AS OF needs the rowtime of the left side, but '{name}' is an ordinary column")).at(v.span);
+            let e = Error::user(format!("FOR SYSTEM_TIME AS OF needs the rowtime of the left side, but '{name}' is an ordinary column"))
+                .at(v.span);
             return Err(match s.rowtime() {
                 Some(i) => e.help(format!("the rowtime there is '{}'", schema.field(i).name())),
                 None => e.help("declare a WATERMARK for it, and pass the column on unchanged"),
@@ -214,13 +226,19 @@ impl Converter<'_> {
             return Err(what("PRIMARY KEY"));
         }
         if s.fields[stream_time].data_type() != t.fields[side_time].data_type() {
-            let e = Error::user(format!("'{name}' is {}, but the rowtime of the versioned table is {}",
-                crate::stream::SqlType::of(&s.fields[stream_time]), crate::stream::SqlType::of(&t.fields[side_time])));
+            let e = Error::user(format!(
+                "'{name}' is {}, but the rowtime of the versioned table is {}",
+                crate::stream::SqlType::of(&s.fields[stream_time]),
+                crate::stream::SqlType::of(&t.fields[side_time])
+            ));
             return Err(e.at(v.span).help("both must be TIMESTAMP, or both TIMESTAMP_LTZ"));
         }
         let keys: Vec<usize> = on.side_keys.iter().filter_map(column_index).map(|c| c - stream_width).collect();
         if let Some(missing) = t.primary_key.iter().find(|k| !keys.contains(k)) {
-            let e = Error::user(format!("FOR SYSTEM_TIME AS OF needs an equality with the whole PRIMARY KEY: '{}' is missing in ON", t.fields[*missing].name()));
+            let e = Error::user(format!(
+                "FOR SYSTEM_TIME AS OF needs an equality with the whole PRIMARY KEY: '{}' is missing in ON",
+                t.fields[*missing].name()
+            ));
             return Err(e.at(v.span).help(format!("add … = {}", t.fields[*missing].name())));
         }
         Ok(Matching::Version { stream_time, side_time })

@@ -89,9 +89,9 @@ impl Converter<'_> {
                 }
                 Err(Error::internal(format!("no conversion for {}", e.node.name())))
             }
-            LogicalPlan::Sort(_) => {
-                Err(self.unsupported("ORDER BY").help("rows are written in the order in which they are made; sort where the result is read"))
-            }
+            LogicalPlan::Sort(_) => Err(self
+                .unsupported("ORDER BY")
+                .help("rows are written in the order in which they are made; sort where the result is read")),
             LogicalPlan::Window(w) => {
                 let text = w.window_expr.first().map(|e| e.to_string()).unwrap_or_default().to_uppercase();
                 let what = if text.starts_with("ROW_NUMBER") { "ROW_NUMBER() OVER (Top-N, deduplication)" } else { "OVER (…)" };
@@ -148,7 +148,12 @@ impl Converter<'_> {
         for input in &inputs {
             for (field, own) in fields.iter().zip(&self.draft.nodes[*input].fields) {
                 if field.data_type() != own.data_type() {
-                    return Err(Error::internal(format!("UNION ALL of {} and {} in column '{}'", field.data_type(), own.data_type(), field.name())));
+                    return Err(Error::internal(format!(
+                        "UNION ALL of {} and {} in column '{}'",
+                        field.data_type(),
+                        own.data_type(),
+                        field.name()
+                    )));
                 }
             }
         }

@@ -45,7 +45,8 @@ impl Converter<'_> {
             let cells: Vec<&dyn Array> = cells.iter().map(|a| a.as_ref()).collect();
             columns.push(concat(&cells)?);
         }
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::internal("VALUES do not fit").caused_by(e))?;
+        let rows =
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::internal("VALUES do not fit").caused_by(e))?;
         Ok(self.constant(rows))
     }
 
@@ -56,7 +57,8 @@ impl Converter<'_> {
         let (mut table, source) = ValuesTable::of(rows);
         // The rows themselves are the table's identity: another VALUES is another table.
         Arc::make_mut(&mut table).options.insert("path".to_string(), content);
-        let source = SourceDraft { table, source, columns, watermark: None, bad_records: BadRecords::Fail, idle_timeout: None, late_rows: None };
+        let source =
+            SourceDraft { table, source, columns, watermark: None, bad_records: BadRecords::Fail, idle_timeout: None, late_rows: None };
         let facts = vec![ColumnFact::default(); fields.len()];
         self.draft.add(DraftNode::new(DraftOp::Source(Arc::new(source)), vec![], fields, facts))
     }

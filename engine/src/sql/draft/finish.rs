@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 
 use super::columns::{for_each_column, remap};
 use super::fuse::fuse;
@@ -12,7 +12,9 @@ use super::prune::{Pruned, prune};
 use super::{ColumnFact, Draft, DraftNode, DraftOp, SinkDraft, SourceDraft, sha256};
 use crate::connectors::{Context, Scan};
 use crate::error::{Error, Result};
-use crate::sql::plan::{CalcOp, JobSettings, Node, NodeId, Op, SinkOp, SourceOp, StaticJoinOp, StreamPlan, WatermarkOp, WindowAssignOp, WindowSource};
+use crate::sql::plan::{
+    CalcOp, JobSettings, Node, NodeId, Op, SinkOp, SourceOp, StaticJoinOp, StreamPlan, WatermarkOp, WindowAssignOp, WindowSource,
+};
 use crate::sql::side_output;
 use crate::stream::types::TIME_ATTRIBUTE;
 
@@ -22,8 +24,9 @@ use crate::stream::types::TIME_ATTRIBUTE;
 /// User: a side output that cannot be made. Internal: an expression that cannot be moved.
 pub fn finish(mut draft: Draft, sinks: Vec<(NodeId, SinkDraft)>, settings: JobSettings, context: &Context) -> Result<StreamPlan> {
     add_sinks(&mut draft, sinks);
-    fuse(&mut draft.nodes)?;
-    let nodes = sweep(draft.nodes);
+    let mut nodes = sweep(draft.nodes);
+    fuse(&mut nodes)?;
+    let nodes = sweep(nodes);
     let pruned = prune(&nodes)?;
     emit(&pruned, settings, context)
 }

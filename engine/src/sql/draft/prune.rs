@@ -221,10 +221,8 @@ fn pick(fields: &[FieldRef], need: &[usize], to: &dyn Fn(usize) -> usize) -> Vec
 
 fn narrowed(below: &Pruned, input: usize, need: &[usize]) -> Pruned {
     let position = |old: usize| below.kept.binary_search(&old).expect("an input keeps what its users need");
-    let project: Vec<Expr> = need
-        .iter()
-        .map(|i| Arc::new(Column::new(below.node.fields[position(*i)].name(), position(*i))) as Expr)
-        .collect();
+    let project: Vec<Expr> =
+        need.iter().map(|i| Arc::new(Column::new(below.node.fields[position(*i)].name(), position(*i))) as Expr).collect();
     let mut node = below.node.clone();
     node.fields = project.iter().map(|e| Arc::clone(&below.node.fields[column_index(e).expect("made of columns")])).collect();
     node.facts = project.iter().map(|e| below.node.facts[column_index(e).expect("made of columns")].clone()).collect();

@@ -11,9 +11,7 @@ use arrow::array::{
     StringArray, StringBuilder, StructArray, new_null_array,
 };
 use arrow::compute::cast as arrow_cast;
-use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
 use datafusion::common::ScalarValue;
 
 use super::cast_text::{Writer, parse_bool, parse_date, parse_int, parse_time, parse_timestamp};
