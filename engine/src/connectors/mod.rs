@@ -328,4 +328,5 @@ pub trait Committer: Send {
     }
 }
 
+pub mod kafka;
 pub mod memory;

@@ -106,18 +106,19 @@ pub fn create_topic(connection: &Connection, topic: &str, partitions: i32, repli
         new = new.set(key, value);
     }
     let admin = admin(connection)?;
-    let answers = block_on(admin.create_topics([&new], &options()))?.map_err(|e| connection.failed(&format!("creating topic '{topic}'"), &e))?;
+    let answers =
+        block_on(admin.create_topics([&new], &options()))?.map_err(|e| connection.failed(&format!("creating topic '{topic}'"), &e))?;
     for answer in answers {
         if let Err((name, code)) = answer {
             return Err(match code {
                 RDKafkaErrorCode::TopicAlreadyExists => exists(connection, &name),
-                RDKafkaErrorCode::InvalidReplicationFactor => {
-                    Error::user(format!("topic '{name}' cannot have {replication} replicas: the cluster has {} brokers", metadata.brokers().len()))
-                }
+                RDKafkaErrorCode::InvalidReplicationFactor => Error::user(format!(
+                    "topic '{name}' cannot have {replication} replicas: the cluster has {} brokers",
+                    metadata.brokers().len()
+                )),
                 RDKafkaErrorCode::InvalidPartitions => Error::user(format!("topic '{name}' cannot have {partitions} partitions")),
-                RDKafkaErrorCode::InvalidTopic => {
-                    Error::user(format!("'{name}' is no name for a topic")).help("use letters, digits, '.', '_' and '-', at most 249 of them")
-                }
+                RDKafkaErrorCode::InvalidTopic => Error::user(format!("'{name}' is no name for a topic"))
+                    .help("use letters, digits, '.', '_' and '-', at most 249 of them"),
                 RDKafkaErrorCode::InvalidConfig => Error::user(format!("topic '{name}' cannot be created: a setting is not accepted"))
                     .help("see 'Topic Configs' in Kafka's documentation"),
                 RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {

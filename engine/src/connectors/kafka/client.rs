@@ -108,10 +108,12 @@ impl Connection {
     pub(super) fn failed(&self, what: &str, e: &KafkaError) -> Error {
         let code = e.rdkafka_error_code();
         match code {
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
-                Error::user(format!("{}: the cluster at {} does not permit it: {what}", self.owner, self.servers))
-                    .help("ask for the right, or use another login")
-            }
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed,
+            ) => Error::user(format!("{}: the cluster at {} does not permit it: {what}", self.owner, self.servers))
+                .help("ask for the right, or use another login"),
             Some(code) => Error::external(format!("{}: the Kafka cluster at {} failed: {what}: {code}", self.owner, self.servers)),
             None => Error::external(format!("{}: the Kafka cluster at {} failed: {what}: {e}", self.owner, self.servers)),
         }
@@ -183,7 +185,8 @@ impl Connection {
         match found.map(|t| (t.error().map(RDKafkaErrorCode::from), t.partitions())) {
             Some((None, partitions)) if !partitions.is_empty() => Ok(sorted(partitions.iter().map(|p| p.id()).collect())),
             Some((Some(RDKafkaErrorCode::TopicAuthorizationFailed), _)) => {
-                Err(self.failed(&format!("reading topic '{topic}'"), &KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed)))
+                Err(self
+                    .failed(&format!("reading topic '{topic}'"), &KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed)))
             }
             _ => Err(self.absent(client, topic)),
         }

@@ -55,7 +55,8 @@ impl EmbeddedBroker {
             let _ = started.send(Ok(cluster.bootstrap_servers()));
             for Request { topic, partitions, answer } in asked {
                 let made = cluster.create_topic(&topic, partitions, 1);
-                let _ = answer.send(made.map_err(|e| Error::user(format!("topic '{topic}' cannot be created on the embedded broker")).caused_by(e)));
+                let _ = answer
+                    .send(made.map_err(|e| Error::user(format!("topic '{topic}' cannot be created on the embedded broker")).caused_by(e)));
             }
         });
         let thread = thread.map_err(|e| Error::external("the embedded Kafka broker cannot start").caused_by(e))?;

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder, TimestampMillisecondArray,
+    Array, ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder,
+    TimestampMillisecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -146,7 +147,8 @@ impl Rows<'_> {
 fn timestamps(envelope: &Envelope, rows: Rows<'_>, to: &DataType, zone: chrono_tz::Tz) -> Result<ArrayRef> {
     let millis = rows.iter().map(|i| envelope.timestamps[i]);
     let local = |ms: i64| {
-        let offset = DateTime::<Utc>::from_timestamp_millis(ms).map_or(0, |t| zone.offset_from_utc_datetime(&t.naive_utc()).fix().local_minus_utc());
+        let offset =
+            DateTime::<Utc>::from_timestamp_millis(ms).map_or(0, |t| zone.offset_from_utc_datetime(&t.naive_utc()).fix().local_minus_utc());
         ms + i64::from(offset) * 1000
     };
     let base: ArrayRef = match to {

@@ -172,9 +172,8 @@ pub(super) fn read(spec: &TableSpec, role: Role) -> Result<KafkaOptions> {
     let partitioning = partitioning(&mut o, role)?;
     let layout = layout(&mut o, spec, role)?;
     if partitioning == Partitioning::RoundRobin && layout.key_format.is_some() && role == Role::Producer {
-        return Err(Error::user(format!("{owner}: 'sink.partitioner' = 'round-robin' cannot be used with keys")).help(
-            "use 'default', which sends equal keys to one partition, or 'fixed'",
-        ));
+        return Err(Error::user(format!("{owner}: 'sink.partitioner' = 'round-robin' cannot be used with keys"))
+            .help("use 'default', which sends equal keys to one partition, or 'fixed'"));
     }
     o.finish()?;
     let discovery = (!discovery.is_zero()).then_some(discovery);
@@ -225,7 +224,8 @@ fn topics(o: &mut Options, role: Role) -> Result<Topics> {
 /// A companion option of a mode.
 fn companion<T>(o: &Options, mode_key: &str, mode: &str, key: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| {
-        Error::user(format!("{}: '{mode_key}' = '{mode}' needs the option '{key}'", o.owner())).help(format!("add '{key}' = '…' to its WITH clause"))
+        Error::user(format!("{}: '{mode_key}' = '{mode}' needs the option '{key}'", o.owner()))
+            .help(format!("add '{key}' = '…' to its WITH clause"))
     })
 }
 
@@ -312,13 +312,17 @@ fn layout(o: &mut Options, spec: &TableSpec, role: Role) -> Result<Layout> {
                     });
                 };
                 if !name.starts_with(&prefix) {
-                    return Err(Error::user(format!("{owner}: 'key.fields' names '{name}', which does not start with 'key.fields-prefix' ('{prefix}')")));
+                    return Err(Error::user(format!(
+                        "{owner}: 'key.fields' names '{name}', which does not start with 'key.fields-prefix' ('{prefix}')"
+                    )));
                 }
                 key_columns.push(at);
             }
         }
         (None, Some(_)) => {
-            return Err(Error::user(format!("{owner} has 'key.fields' but no 'key.format'")).help("add 'key.format', such as 'raw' or 'json'"));
+            return Err(
+                Error::user(format!("{owner} has 'key.fields' but no 'key.format'")).help("add 'key.format', such as 'raw' or 'json'")
+            );
         }
         (Some(_), None) if role == Role::Producer || spec.primary_key.is_empty() => {
             return Err(Error::user(format!("{owner} has 'key.format' but no 'key.fields'"))
@@ -369,7 +373,15 @@ mod tests {
         let earliest = ("scan.startup.mode", "earliest-offset");
         assert_eq!(check(&[earliest], Role::Consumer), "Earliest Unbounded key[] value[0, 1]");
         assert_eq!(
-            check(&[("scan.startup.mode", "specific-offsets"), ("scan.startup.specific-offsets", "partition:0,offset:42;partition:1,offset:3"), ("scan.bounded.mode", "timestamp"), ("scan.bounded.timestamp-millis", "9")], Role::Consumer),
+            check(
+                &[
+                    ("scan.startup.mode", "specific-offsets"),
+                    ("scan.startup.specific-offsets", "partition:0,offset:42;partition:1,offset:3"),
+                    ("scan.bounded.mode", "timestamp"),
+                    ("scan.bounded.timestamp-millis", "9")
+                ],
+                Role::Consumer
+            ),
             "Specific({0: 42, 1: 3}) Timestamp(9) key[] value[0, 1]"
         );
         assert_eq!(
@@ -386,7 +398,10 @@ mod tests {
     #[test]
     fn keys_and_values_share_the_columns() {
         let key = [("key.format", "raw"), ("key.fields", "k_b"), ("key.fields-prefix", "k_"), ("scan.startup.mode", "earliest-offset")];
-        assert_eq!(check(&key, Role::Producer), "table 't': 'key.fields-prefix' needs 'value.fields-include' = 'EXCEPT_KEY'\nhelp: the value cannot hold the prefixed columns too");
+        assert_eq!(
+            check(&key, Role::Producer),
+            "table 't': 'key.fields-prefix' needs 'value.fields-include' = 'EXCEPT_KEY'\nhelp: the value cannot hold the prefixed columns too"
+        );
         let mut except = key.to_vec();
         except.push(("value.fields-include", "EXCEPT_KEY"));
         assert_eq!(check(&except, Role::Producer), "Earliest Unbounded key[1] value[0]");

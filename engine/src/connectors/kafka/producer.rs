@@ -77,11 +77,16 @@ impl Producer {
         self.connection.metadata(&asker, None, CONNECT_PATIENCE)?;
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let metadata = self.producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).map_err(|e| self.connection.failed("metadata", &e))?;
+            let metadata = self
+                .producer
+                .client()
+                .fetch_metadata(Some(topic), Duration::from_secs(5))
+                .map_err(|e| self.connection.failed("metadata", &e))?;
             if let Some(found) = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none() && !t.partitions().is_empty()) {
                 return Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX));
             }
-            let creating = metadata.topics().iter().any(|t| t.error().map(RDKafkaErrorCode::from) == Some(RDKafkaErrorCode::LeaderNotAvailable));
+            let creating =
+                metadata.topics().iter().any(|t| t.error().map(RDKafkaErrorCode::from) == Some(RDKafkaErrorCode::LeaderNotAvailable));
             if !creating || Instant::now() >= deadline {
                 return Err(self.connection.absent(&asker, topic));
             }
@@ -112,15 +117,21 @@ impl Producer {
                     out = back;
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.patience + Duration::from_secs(10));
                     if Instant::now() >= deadline {
-                        return Err(self.connection.unreachable(self.producer.context().reasons.last()).context(format!("writing to topic '{topic}'")));
+                        return Err(self
+                            .connection
+                            .unreachable(self.producer.context().reasons.last())
+                            .context(format!("writing to topic '{topic}'")));
                     }
                     self.producer.poll(Duration::from_millis(50));
                     self.check()?;
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), back)) => {
                     let size = back.payload.map_or(0, <[u8]>::len) + back.key.map_or(0, <[u8]>::len);
-                    return Err(Error::data(format!("{}: a record of {size} bytes is too large for topic '{topic}'", self.connection.owner()))
-                        .help("raise 'properties.max.request.size' and the topic's max.message.bytes"));
+                    return Err(Error::data(format!(
+                        "{}: a record of {size} bytes is too large for topic '{topic}'",
+                        self.connection.owner()
+                    ))
+                    .help("raise 'properties.max.request.size' and the topic's max.message.bytes"));
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), _)) => {
                     let partition = record.partition.unwrap_or_default();
@@ -173,7 +184,11 @@ impl Producer {
             None => Ok(()),
             Some((first, count)) => {
                 let records = if count == 1 { "1 record was".to_string() } else { format!("{count} records were") };
-                Err(Error::external(format!("{}: {records} not delivered to {}: {first}", self.connection.owner(), self.connection.servers())))
+                Err(Error::external(format!(
+                    "{}: {records} not delivered to {}: {first}",
+                    self.connection.owner(),
+                    self.connection.servers()
+                )))
             }
         }
     }

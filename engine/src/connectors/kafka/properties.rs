@@ -54,9 +54,10 @@ pub fn translate(owner: &str, properties: &BTreeMap<String, String>, role: Role)
             Action::As(to) => settings.set(to, value),
             Action::Buffer(to) => settings.set(to, if value.trim() == "-1" { "0" } else { value }),
             Action::KibiBytes(to) => {
-                let bytes: u64 = value.trim().parse().map_err(|_| {
-                    Error::user(format!("{owner}: option 'properties.{name}' is '{value}', but must be a number of bytes"))
-                })?;
+                let bytes: u64 = value
+                    .trim()
+                    .parse()
+                    .map_err(|_| Error::user(format!("{owner}: option 'properties.{name}' is '{value}', but must be a number of bytes")))?;
                 settings.set(to, &(bytes / 1024).max(1).to_string());
             }
             Action::Ignore => {
@@ -120,7 +121,8 @@ fn login(owner: &str, properties: &BTreeMap<String, String>, settings: &mut Sett
     match mechanism.as_str() {
         "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => {}
         "GSSAPI" => {
-            let how = if properties.contains_key("sasl.mechanism") { "" } else { " (the default where 'properties.sasl.mechanism' is absent)" };
+            let how =
+                if properties.contains_key("sasl.mechanism") { "" } else { " (the default where 'properties.sasl.mechanism' is absent)" };
             return Err(Error::user(format!("{owner}: Kerberos login (GSSAPI){how} is not supported"))
                 .help(format!("{supported}: set 'properties.sasl.mechanism'")));
         }
@@ -417,7 +419,13 @@ mod tests {
 
     #[test]
     fn java_names_become_librdkafka_names() {
-        let pairs = [("bootstrap.servers", "h:9"), ("fetch.max.wait.ms", "7"), ("acks", "all"), ("buffer.memory", "2048"), ("request.timeout.ms", "9")];
+        let pairs = [
+            ("bootstrap.servers", "h:9"),
+            ("fetch.max.wait.ms", "7"),
+            ("acks", "all"),
+            ("buffer.memory", "2048"),
+            ("request.timeout.ms", "9"),
+        ];
         assert_eq!(check(&pairs, Role::Consumer), "bootstrap.servers=h:9\nfetch.wait.max.ms=7\nsocket.timeout.ms=9");
         assert_eq!(check(&pairs, Role::Producer), "acks=all\nbootstrap.servers=h:9\nqueue.buffering.max.kbytes=2\nrequest.timeout.ms=9");
         assert_eq!(

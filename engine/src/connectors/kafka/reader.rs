@@ -148,7 +148,7 @@ fn join(values: &mut Decoded, key_row: Vec<Option<u32>>, key: &Decoded, records:
     for r in &key.rejected {
         reasons[r.index] = Some(&r.reason);
     }
-    let (mut value_rows, mut key_rows, mut origin) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut value_rows, mut key_rows, mut origin, mut keyless) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (row, record) in rows_of(values).iter().enumerate() {
         if let Some(k) = key_row[record] {
             value_rows.push(row as u32);
@@ -157,11 +157,11 @@ fn join(values: &mut Decoded, key_row: Vec<Option<u32>>, key: &Decoded, records:
         } else if !rejected[record] {
             rejected[record] = true;
             let reason = reasons[record].map_or("the record has no key".to_string(), |r| format!("key: {r}"));
-            values.rejected.push(Rejected { index: record, reason });
+            keyless.push(Rejected { index: record, reason });
         }
     }
+    values.rejected.extend(keyless);
     values.rejected.sort_by_key(|r| r.index);
     values.origin = Some(origin);
     (UInt32Array::from(value_rows), UInt32Array::from(key_rows))
 }
-

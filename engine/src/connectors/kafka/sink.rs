@@ -38,12 +38,21 @@ impl KafkaSink {
         };
         let topic = names.first().cloned().ok_or_else(|| Error::internal("a written table without a topic"))?;
         let (mut timestamp, mut headers) = (None, None);
-        let mut at = spec.physical.fields().len();
-        for column in spec.metadata.iter().filter(|m| !m.is_virtual) {
+        let first = spec.physical.fields().len();
+        for (at, column) in (first..).zip(spec.metadata.iter().filter(|m| !m.is_virtual)) {
             let key = Key::of(&options.owner, column)?;
             if !key.is_writable() {
-                return Err(Error::user(format!("{}: column '{}' cannot be written: Kafka sets '{}'", options.owner, column.field.name(), column.key))
-                    .help(format!("declare it METADATA VIRTUAL: {} … METADATA FROM '{}' VIRTUAL", column.field.name(), column.key)));
+                return Err(Error::user(format!(
+                    "{}: column '{}' cannot be written: Kafka sets '{}'",
+                    options.owner,
+                    column.field.name(),
+                    column.key
+                ))
+                .help(format!(
+                    "declare it METADATA VIRTUAL: {} … METADATA FROM '{}' VIRTUAL",
+                    column.field.name(),
+                    column.key
+                )));
             }
             match key {
                 Key::Timestamp => {
@@ -55,7 +64,6 @@ impl KafkaSink {
                 }
                 _ => headers = Some(at),
             }
-            at += 1;
         }
         Ok(Self { options: Arc::new(options), connection, topic, timestamp, headers, zone: ctx.zone })
     }

@@ -85,7 +85,13 @@ struct SplitState {
 
 impl KafkaFetcher {
     /// Opens the table: at `restore`, else at its start mode.
-    pub(super) fn open(options: Arc<KafkaOptions>, connection: Connection, wants: Wants, job: &str, restore: Option<&[Split]>) -> Result<Self> {
+    pub(super) fn open(
+        options: Arc<KafkaOptions>,
+        connection: Connection,
+        wants: Wants,
+        job: &str,
+        restore: Option<&[Split]>,
+    ) -> Result<Self> {
         let consumer = consumer(&options, &connection, job)?;
         let parts = all_parts(&options, &connection, &consumer)?;
         let splits = match restore {
@@ -112,7 +118,8 @@ impl KafkaFetcher {
         };
         let queue = BatchQueue::new(consumer)?;
         let mut fetcher = Self { queue, intake, connection, discovery, heard: now, asked: now, away_since: None };
-        let open: Vec<usize> = (0..splits.len()).filter(|i| !splits[*i].ended && splits[*i].end.is_none_or(|e| splits[*i].position < e)).collect();
+        let open: Vec<usize> =
+            (0..splits.len()).filter(|i| !splits[*i].ended && splits[*i].end.is_none_or(|e| splits[*i].position < e)).collect();
         fetcher.intake.splits = splits;
         fetcher.assign(&open)?;
         Ok(fetcher)
@@ -353,9 +360,7 @@ impl Intake {
             (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed, _) => {
                 Error::user(format!("{}: the cluster does not permit reading topic '{}'", options.owner, message.topic()))
             }
-            (RDKafkaErrorCode::Fatal, _) => {
-                Error::external(format!("{}: the Kafka client gave up: {}", options.owner, text(message)))
-            }
+            (RDKafkaErrorCode::Fatal, _) => Error::external(format!("{}: the Kafka client gave up: {}", options.owner, text(message))),
             (RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::InvalidMessage | RDKafkaErrorCode::BadCompression, Some(at)) => {
                 let split = &self.splits[at];
                 Error::data(format!(
@@ -380,15 +385,15 @@ impl Intake {
 
     /// Hands out the buffers, then the ends that they reach.
     fn hand_out(&mut self) {
-        let (mut bytes, mut records) = (0, 0);
+        let (mut bytes, mut records) = (0_usize, 0_usize);
         for at in std::mem::take(&mut self.touched) {
             bytes += self.splits[at].values.bytes.len();
             records += self.splits[at].values.len();
             let batch = self.splits[at].hand_out(at);
             self.ready.push_back(batch);
         }
-        if records > 0 {
-            self.record_bytes = (self.record_bytes + bytes / records) / 2;
+        if let Some(size) = bytes.checked_div(records) {
+            self.record_bytes = usize::midpoint(self.record_bytes, size);
         }
         self.end_reached_splits();
     }
@@ -436,8 +441,7 @@ impl SplitState {
     fn hand_out(&mut self, at: usize) -> Fetched {
         self.usual = (self.values.len(), self.values.bytes.len());
         let empty = self.empty_envelope();
-        let payload =
-            Payload::Raw { values: std::mem::take(&mut self.values), envelope: std::mem::replace(&mut self.envelope, empty) };
+        let payload = Payload::Raw { values: std::mem::take(&mut self.values), envelope: std::mem::replace(&mut self.envelope, empty) };
         Fetched::Batch { split: at, payload, position: Position { file: None, offset: self.position } }
     }
 

@@ -38,7 +38,13 @@ pub(super) fn extent(connection: &Connection, client: &QuietConsumer, parts: &[P
 ///
 /// # Errors
 /// User: an offset that is not there, or no committed one. External: the cluster does not answer.
-pub(super) fn starts(options: &KafkaOptions, connection: &Connection, client: &QuietConsumer, parts: &[Part], extent: &Extent) -> Result<Vec<i64>> {
+pub(super) fn starts(
+    options: &KafkaOptions,
+    connection: &Connection,
+    client: &QuietConsumer,
+    parts: &[Part],
+    extent: &Extent,
+) -> Result<Vec<i64>> {
     match &options.start {
         Start::Earliest => Ok(extent.low.clone()),
         Start::Latest => Ok(extent.high.clone()),
@@ -84,7 +90,13 @@ pub(super) fn starts(options: &KafkaOptions, connection: &Connection, client: &Q
 ///
 /// # Errors
 /// User: an end that cannot be known. External: the cluster does not answer.
-pub(super) fn ends(options: &KafkaOptions, connection: &Connection, client: &QuietConsumer, parts: &[Part], extent: &Extent) -> Result<Vec<Option<i64>>> {
+pub(super) fn ends(
+    options: &KafkaOptions,
+    connection: &Connection,
+    client: &QuietConsumer,
+    parts: &[Part],
+    extent: &Extent,
+) -> Result<Vec<Option<i64>>> {
     match &options.bound {
         Bound::Unbounded => Ok(vec![None; parts.len()]),
         Bound::Latest => Ok(extent.high.iter().copied().map(Some).collect()),
@@ -100,8 +112,11 @@ pub(super) fn ends(options: &KafkaOptions, connection: &Connection, client: &Qui
             known_partitions(options, "scan.bounded.specific-offsets", wanted, parts)?;
             let end = |part: &Part| {
                 wanted.get(&part.1).copied().map(Some).ok_or_else(|| {
-                    Error::user(format!("{}: 'scan.bounded.specific-offsets' does not say where partition {} of topic '{}' ends", options.owner, part.1, part.0))
-                        .help(format!("add 'partition:{},offset:…'", part.1))
+                    Error::user(format!(
+                        "{}: 'scan.bounded.specific-offsets' does not say where partition {} of topic '{}' ends",
+                        options.owner, part.1, part.0
+                    ))
+                    .help(format!("add 'partition:{},offset:…'", part.1))
                 })
             };
             parts.iter().map(end).collect()
@@ -127,7 +142,11 @@ fn known_partitions(options: &KafkaOptions, key: &str, wanted: &BTreeMap<i32, i6
     for partition in wanted.keys() {
         if !parts.iter().any(|p| p.1 == *partition) {
             let count = parts.len();
-            return Err(Error::user(format!("{}: '{key}' names partition {partition}, but the topic has {count} (0 to {})", options.owner, count - 1)));
+            return Err(Error::user(format!(
+                "{}: '{key}' names partition {partition}, but the topic has {count} (0 to {})",
+                options.owner,
+                count - 1
+            )));
         }
     }
     Ok(())
@@ -143,7 +162,8 @@ fn offsets_at(connection: &Connection, client: &QuietConsumer, parts: &[Part], a
 /// Committed offsets of the consumer's group.
 fn committed(connection: &Connection, client: &QuietConsumer, parts: &[Part]) -> Result<Vec<Option<i64>>> {
     let list = list(parts, |_| Offset::Invalid)?;
-    let answer = client.committed_offsets(list, REQUEST_PATIENCE).map_err(|e| connection.failed("asking for the offsets of the group", &e))?;
+    let answer =
+        client.committed_offsets(list, REQUEST_PATIENCE).map_err(|e| connection.failed("asking for the offsets of the group", &e))?;
     read(connection, parts, &answer)
 }
 
@@ -151,7 +171,8 @@ fn committed(connection: &Connection, client: &QuietConsumer, parts: &[Part]) ->
 pub(super) fn list(parts: &[Part], offset: impl Fn(usize) -> Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(parts.len());
     for (i, (topic, partition)) in parts.iter().enumerate() {
-        list.add_partition_offset(topic, *partition, offset(i)).map_err(|e| Error::internal("an offset that Kafka cannot express").caused_by(e))?;
+        list.add_partition_offset(topic, *partition, offset(i))
+            .map_err(|e| Error::internal("an offset that Kafka cannot express").caused_by(e))?;
     }
     Ok(list)
 }
@@ -160,7 +181,10 @@ fn read(connection: &Connection, parts: &[Part], answer: &TopicPartitionList) ->
     let mut out = Vec::with_capacity(parts.len());
     for (topic, partition) in parts {
         let Some(found) = answer.find_partition(topic, *partition) else {
-            return Err(Error::external(format!("{}: the cluster says nothing of partition {partition} of topic '{topic}'", connection.owner())));
+            return Err(Error::external(format!(
+                "{}: the cluster says nothing of partition {partition} of topic '{topic}'",
+                connection.owner()
+            )));
         };
         found.error().map_err(|e| connection.failed(&format!("asking for offsets of topic '{topic}', partition {partition}"), &e))?;
         out.push(match found.offset() {

@@ -18,7 +18,8 @@ fn field(name: &str, sql: &str) -> Field {
 
 /// A table of columns and metadata columns (name, type, key).
 pub fn table(name: &str, columns: &[(&str, &str)], metadata: &[(&str, &str, &str)], options: &[(&str, &str)]) -> TableSpec {
-    let metadata = metadata.iter().map(|(n, t, key)| MetadataColumn { field: Arc::new(field(n, t)), key: key.to_string(), is_virtual: false });
+    let metadata =
+        metadata.iter().map(|(n, t, key)| MetadataColumn { field: Arc::new(field(n, t)), key: key.to_string(), is_virtual: false });
     TableSpec {
         name: name.into(),
         physical: Arc::new(Schema::new(columns.iter().map(|(n, t)| field(n, t)).collect::<Vec<_>>())),
@@ -47,7 +48,8 @@ pub fn fill(broker: &EmbeddedBroker, records: &[(i32, &str)]) {
     let connection = Connection::new("test", broker.servers(), &BTreeMap::new()).expect("a connection");
     let mut producer = Producer::open(&connection).expect("a producer");
     for (partition, value) in records {
-        let record = Outgoing { value: Some(value.as_bytes()), key: Some(b"k"), partition: Some(*partition), timestamp: Some(1000), headers: &[] };
+        let record =
+            Outgoing { value: Some(value.as_bytes()), key: Some(b"k"), partition: Some(*partition), timestamp: Some(1000), headers: &[] };
         producer.send("t", &record).expect("sent");
     }
     producer.flush().expect("delivered");
