@@ -106,3 +106,6 @@ mod testing;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod real;

@@ -77,6 +77,7 @@ struct SplitState {
     position: i64,
     end: Option<i64>,
     ended: bool,
+    assigned: bool,
     values: Records,
     envelope: Envelope,
     /// Records of the last batch, to size the next buffers.
@@ -125,13 +126,17 @@ impl KafkaFetcher {
         Ok(fetcher)
     }
 
-    fn assign(&self, splits: &[usize]) -> Result<()> {
+    fn assign(&mut self, splits: &[usize]) -> Result<()> {
         if splits.is_empty() {
             return Ok(());
         }
         let parts: Vec<Part> = splits.iter().map(|i| self.intake.splits[*i].part.clone()).collect();
         let list = list(&parts, |i| Offset::Offset(self.intake.splits[splits[i]].position))?;
-        self.queue.consumer().incremental_assign(&list).map_err(|e| self.connection.failed("assigning partitions", &e))
+        self.queue.consumer().incremental_assign(&list).map_err(|e| self.connection.failed("assigning partitions", &e))?;
+        for at in splits {
+            self.intake.splits[*at].assigned = true;
+        }
+        Ok(())
     }
 
     fn unassign(&mut self) -> Result<()> {
@@ -402,7 +407,9 @@ impl Intake {
         for (at, split) in self.splits.iter_mut().enumerate() {
             if !split.ended && split.end.is_some_and(|end| split.position >= end) {
                 split.ended = true;
-                self.ending.push(at);
+                if std::mem::take(&mut split.assigned) {
+                    self.ending.push(at);
+                }
                 self.ready.push_back(Fetched::SplitEnded(at));
             }
         }
@@ -419,6 +426,7 @@ impl SplitState {
             position,
             end,
             ended: false,
+            assigned: false,
             values: Records::default(),
             envelope: Envelope::default(),
             usual: (0, 0),

@@ -59,17 +59,24 @@ pub fn fill(broker: &EmbeddedBroker, records: &[(i32, &str)]) {
 pub fn drain(fetcher: &mut dyn Fetcher, quiet: Duration) -> Result<Vec<String>> {
     let limits = BatchLimits { rows: 3, bytes: 1 << 20, latency: Duration::from_millis(5) };
     let mut out = Vec::new();
-    let ids: Vec<String> = fetcher.splits().into_iter().map(|s| s.id).collect();
+    let mut ids: Vec<String> = fetcher.splits().into_iter().map(|s| s.id).collect();
     let mut silent = std::time::Instant::now();
     loop {
         match fetcher.fetch(&limits, Duration::from_millis(50))? {
             Fetched::Batch { split, payload: Payload::Raw { values, .. }, position } => {
                 silent = std::time::Instant::now();
+                // Where a batch ends depends on what has arrived: neighbours are shown as one.
                 let text: Vec<&str> = values.iter().map(|v| v.map_or("-", |v| std::str::from_utf8(v).expect("text"))).collect();
-                out.push(format!("{} {} @{}", ids[split], text.join(","), position.offset));
+                let before = out.pop_if(|line: &mut String| line.contains('@') && line.starts_with(&format!("{} ", ids[split])));
+                let before =
+                    before.map_or(format!("{} ", ids[split]), |line| line[..line.find(" @").expect("a position")].to_string() + ",");
+                out.push(format!("{before}{} @{}", text.join(","), position.offset));
             }
             Fetched::Batch { .. } => unreachable!("Kafka answers raw records"),
-            Fetched::SplitAdded(split) => out.push(format!("added {}", split.id)),
+            Fetched::SplitAdded(split) => {
+                out.push(format!("added {}", split.id));
+                ids.push(split.id);
+            }
             Fetched::SplitEnded(split) => out.push(format!("ended {}", ids[split])),
             Fetched::Nothing if silent.elapsed() > quiet => return Ok(out),
             Fetched::Nothing => {}

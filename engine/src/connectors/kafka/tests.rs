@@ -42,7 +42,7 @@ fn a_bounded_table_is_read_to_the_ends_fixed_at_opening() {
     // What comes after the opening is not part of the table.
     fill(&broker, &[(0, "5"), (1, "6")]);
     let lines = drain(&mut *fetcher, Duration::from_secs(5)).expect("read");
-    assert_eq!(lines, ["ended 1", "0 1,2,3 @3", "0 4 @4", "ended 0", "end"]);
+    assert_eq!(lines, ["ended 1", "0 1,2,3,4 @4", "ended 0", "end"]);
 }
 
 #[test]
