@@ -287,7 +287,7 @@ mod tests {
 
     /// Reads on until nothing comes, and answers what came as text.
     fn read(hub: &Hub, rows: usize, restore: Option<&[Split]>) -> (String, Vec<Split>) {
-        let table = source(&spec(), &context(hub)).expect("a source");
+        let table = super::source(&spec(), &context(hub)).expect("a source");
         let scan = Scan::all(&spec());
         let mut fetcher = table.open(&scan, restore).expect("opens");
         let mut reader = table.reader(&scan).expect("a reader");
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn output_appears_at_commit_once_and_survives_a_kill() {
         let hub = Hub::default();
-        let table = sink(&spec(), &context(&hub)).expect("a sink");
+        let table = super::sink(&spec(), &context(&hub)).expect("a sink");
         let mut committer = table.committer().expect("a committer");
         committer.recover(None, &[]).expect("an empty table");
         let mut writer = table.writer(0, vec![]).expect("a writer");
