@@ -73,8 +73,12 @@ pub(super) fn common_type(a: &SqlType, b: &SqlType) -> Option<SqlType> {
             let whole = (p1 as i8 - s1).max(p2 as i8 - s2);
             return Some(T::Decimal((whole + scale).clamp(1, 38) as u8, scale));
         }
-        let float = |t: &T| *t == T::Float || is_integer(t);
-        return Some(if float(a) && float(b) { T::Float } else { T::Double });
+        // Of two floating types the first decides, as in Flink; a DECIMAL makes it a DOUBLE.
+        return Some(match (a, b) {
+            (T::Decimal(..), _) | (_, T::Decimal(..)) => T::Double,
+            (T::Float | T::Double, _) => a.clone(),
+            _ => b.clone(),
+        });
     }
     if is_time(a) && is_time(b) {
         let p = |t: &T| match t {

@@ -144,8 +144,16 @@ impl TimePattern {
     /// Reads a whole text.
     pub fn parse(&self, text: &str) -> Option<NaiveDateTime> {
         let mut parsed = Parsed::default();
-        let rest = read(&self.items, text, &mut parsed)?;
-        if rest.is_empty() { parsed.resolve() } else { None }
+        read(&self.items, text, &mut parsed).filter(|rest| rest.is_empty())?;
+        parsed.resolve(false)
+    }
+
+    /// The same, but a day that the month does not have is a day of the next month (Java's older
+    /// SimpleDateFormat, which Flink uses in TO_DATE and UNIX_TIMESTAMP).
+    pub fn parse_lenient(&self, text: &str) -> Option<NaiveDateTime> {
+        let mut parsed = Parsed::default();
+        read(&self.items, text, &mut parsed).filter(|rest| rest.is_empty())?;
+        parsed.resolve(true)
     }
 }
 
@@ -294,7 +302,7 @@ struct Parsed {
 }
 
 impl Parsed {
-    fn resolve(self) -> Option<NaiveDateTime> {
+    fn resolve(self, lenient: bool) -> Option<NaiveDateTime> {
         let year = i32::try_from(self.year.unwrap_or(1970)).ok()?;
         let year = if self.before_christ { 1 - year } else { year };
         let date = match (self.day_of_year, self.month) {
@@ -303,7 +311,8 @@ impl Parsed {
                 let month = u32::try_from(month.or(self.quarter.map(|q| q * 3 - 2)).unwrap_or(1)).ok().filter(|m| (1..=12).contains(m))?;
                 let day = u32::try_from(self.day.unwrap_or(1)).ok().filter(|d| (1..=31).contains(d))?;
                 let last = crate::formats::text::days_in_month(year.into(), month);
-                NaiveDate::from_ymd_opt(year, month, day.min(last))?
+                let within = NaiveDate::from_ymd_opt(year, month, day.min(last))?;
+                if lenient { within + chrono::Duration::days(i64::from(day.saturating_sub(last))) } else { within }
             }
         };
         if self.weekday.is_some_and(|w| w != date.weekday().number_from_sunday() as i64) {

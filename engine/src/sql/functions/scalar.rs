@@ -9,7 +9,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DfResult;
@@ -222,7 +222,11 @@ impl ScalarUDFImpl for Scalar {
         let out = (self.definition.eval)(&batch)?;
         debug_assert_eq!(out.len(), rows, "{} answers every row", self.name);
         match constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&out, 0)?)),
+            true => Ok(ColumnarValue::Scalar(match out.as_list_opt::<i32>() {
+                // ScalarValue::try_from_array would drop the metadata of the elements' field.
+                Some(list) => ScalarValue::List(Arc::new(list.clone())),
+                None => ScalarValue::try_from_array(&out, 0)?,
+            })),
             false => Ok(ColumnarValue::Array(out)),
         }
     }
