@@ -10,6 +10,18 @@ use arrow::array::RecordBatch;
 
 use crate::error::Result;
 
+mod column;
+pub mod csv;
+pub mod frame;
+pub mod json;
+mod kind;
+pub mod parquet;
+pub mod raw;
+pub mod text;
+
+pub use frame::Framer;
+pub use kind::{FormatKind, read_format};
+
 /// Raw records back to back in one buffer. A record can be absent (a Kafka tombstone).
 #[derive(Debug, Clone, Default)]
 pub struct Records {
@@ -44,6 +56,20 @@ impl Records {
     /// All records in order.
     pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
         (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// All records as text, in order; `Err` says where one is no UTF-8.
+    pub fn texts(&self) -> impl Iterator<Item = Result<Option<&str>, String>> {
+        // One check for all: almost always everything is UTF-8. A record that starts inside a character is not.
+        let all = std::str::from_utf8(&self.bytes).ok();
+        (0..self.len()).map(move |i| {
+            let Some(record) = self.get(i) else { return Ok(None) };
+            let end = self.ends[i];
+            match all.and_then(|t| t.get(end - record.len()..end)) {
+                Some(text) => Ok(Some(text)),
+                None => std::str::from_utf8(record).map(Some).map_err(|e| format!("invalid UTF-8 at byte {}", e.valid_up_to())),
+            }
+        })
     }
 
     /// Appends a record.
