@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 pub(super) struct TimePattern {
     text: String,
     items: Vec<Item>,
+    /// The first letter that asks for an offset.
+    offset: Option<char>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -110,21 +112,14 @@ impl TimePattern {
             }
         }
         match (open.pop(), open.is_empty()) {
-            (Some(items), true) => Ok(Self { text: text.to_string(), items }),
+            (Some(items), true) => Ok(Self { text: text.to_string(), offset: offset_letter(&items), items }),
             _ => Err(bad("a '[' is not closed".into())),
         }
     }
 
     /// Refuses what cannot be written for a value without a zone.
     pub fn check_format(&self, zoned: bool) -> Result<()> {
-        fn offset(items: &[Item]) -> Option<char> {
-            items.iter().find_map(|i| match i {
-                Item::Field(c @ ('X' | 'x' | 'Z'), _) => Some(*c),
-                Item::Optional(inner) => offset(inner),
-                _ => None,
-            })
-        }
-        match offset(&self.items) {
+        match self.offset {
             Some(c) if !zoned => Err(Error::user(format!(
                 "in the date pattern '{}' the letter '{c}' asks for an offset, which a TIMESTAMP has not",
                 self.text
@@ -155,6 +150,14 @@ impl TimePattern {
         read(&self.items, text, &mut parsed).filter(|rest| rest.is_empty())?;
         parsed.resolve(true)
     }
+}
+
+fn offset_letter(items: &[Item]) -> Option<char> {
+    items.iter().find_map(|i| match i {
+        Item::Field(c @ ('X' | 'x' | 'Z'), _) => Some(*c),
+        Item::Optional(inner) => offset_letter(inner),
+        _ => None,
+    })
 }
 
 fn literal(items: &mut Vec<Item>, c: char) {
@@ -189,7 +192,12 @@ fn write(items: &[Item], t: NaiveDateTime, offset: i32, out: &mut String) {
             }
             Item::Field(letter, n) => (*letter, *n),
         };
-        let mut number = |v: i64, width: usize| write!(out, "{v:0width$}").expect("writing to a String cannot fail");
+        let mut number = |v: i64, width: usize| match (v, width) {
+            // Nearly all fields: hours, days, months; a formatter would cost more than the rest of the row.
+            (0..=9, 1) => out.push((b'0' + v as u8) as char),
+            (0..=99, 2) => out.extend([(b'0' + v as u8 / 10) as char, (b'0' + v as u8 % 10) as char]),
+            _ => write!(out, "{v:0width$}").expect("writing to a String cannot fail"),
+        };
         match letter {
             'y' | 'u' | 'Y' => {
                 let year = match letter {
@@ -199,6 +207,10 @@ fn write(items: &[Item], t: NaiveDateTime, offset: i32, out: &mut String) {
                 };
                 match n {
                     2 => number(year.rem_euclid(100).into(), 2),
+                    4 if (0..=9999).contains(&year) => {
+                        number((year / 100).into(), 2);
+                        number((year % 100).into(), 2);
+                    }
                     n => {
                         if n >= 4 && year > 9999 {
                             out.push('+');
