@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result as PlanResult;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr};
@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Expr
 use super::aggregate_types::result_type;
 use crate::error::Error;
 use crate::sql::plan::AggregateFunction;
+use crate::stream::SqlType;
 
 /// The aggregate functions by name.
 pub fn aggregate_functions() -> Vec<(&'static str, Arc<AggregateUDF>)> {
@@ -83,10 +84,14 @@ impl AggregateUDFImpl for Typed {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> PlanResult<DataType> {
-        let name = self.name().to_uppercase();
+        let fields: Vec<FieldRef> = arguments.iter().map(|t| Arc::new(Field::new("argument", t.clone(), true))).collect();
+        Ok(self.return_field(&fields)?.data_type().clone())
+    }
+
+    fn return_field(&self, arguments: &[FieldRef]) -> PlanResult<FieldRef> {
         match arguments {
-            [argument] => Ok(result_type(self.function, Some(argument))?),
-            _ => Err(Error::user(format!("{name} takes one argument, found {}", arguments.len())).into()),
+            [argument] => Ok(Arc::new(result_type(self.function, &SqlType::of(argument))?.field(self.name(), self.is_nullable()))),
+            _ => Err(Error::user(format!("{} takes one argument, found {}", self.name().to_uppercase(), arguments.len())).into()),
         }
     }
 
