@@ -212,7 +212,12 @@ impl Committer for FileCommitter {
             _ => {}
         }
         // Tells other jobs that the folder is taken, and shows now rather than later whether it can be written.
-        fs::create_dir_all(&staging).map_err(|e| failed("cannot be created", &staging, e))
+        let root = &self.place.options.path;
+        for folder in [&staging, &self.place.commits()] {
+            fs::create_dir_all(folder).map_err(|e| failed("cannot be created", folder, e))?;
+        }
+        sync_folder(root)?;
+        root.parent().map_or(Ok(()), sync_folder)
     }
 
     fn commit(&mut self, epoch: Epoch, pending: &[Value]) -> Result<()> {

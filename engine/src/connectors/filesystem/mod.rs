@@ -76,3 +76,6 @@ fn failed(what: &str, path: &Path, cause: std::io::Error) -> Error {
     };
     e.caused_by(cause)
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 
-use crate::error::Result;
+use crate::formats::text;
 use crate::stream::{Epoch, RowKind, StreamBatch};
 
 mod sink;
@@ -183,17 +183,14 @@ impl Hub {
         self.lock().outputs.get(table).map(|o| o.committed.values().flatten().cloned().collect()).unwrap_or_default()
     }
 
-    /// The committed rows of `table` as text, by epoch, then writer; NULL is `NULL`.
-    ///
-    /// # Errors
-    /// Internal: a column type that has no text form.
-    pub fn committed(&self, table: &str) -> Result<Vec<(RowKind, Vec<String>)>> {
+    /// The committed rows of `table` in the print connector's form (NULL is `null`), by epoch, then writer.
+    pub fn committed(&self, table: &str) -> Vec<(RowKind, Vec<String>)> {
         let mut rows = Vec::new();
         for batch in self.batches(table) {
-            let columns = text_columns(&batch.rows)?;
+            let columns = text_columns(&batch.rows);
             rows.extend((0..batch.num_rows()).map(|i| (batch.kind(i), columns.iter().map(|c| c[i].clone()).collect())));
         }
-        Ok(rows)
+        rows
     }
 
     /// The epochs in which rows of `table` were committed, ascending.
@@ -247,15 +244,17 @@ impl fmt::Debug for Hub {
 }
 
 /// Each column's values as text.
-fn text_columns(rows: &RecordBatch) -> Result<Vec<Vec<String>>> {
-    let options = arrow::util::display::FormatOptions::default().with_null("NULL");
-    rows.columns()
-        .iter()
-        .map(|column| {
-            let text = arrow::util::display::ArrayFormatter::try_new(column, &options)?;
-            Ok((0..column.len()).map(|i| text.value(i).to_string()).collect())
-        })
-        .collect()
+fn text_columns(rows: &RecordBatch) -> Vec<Vec<String>> {
+    let schema = rows.schema();
+    let texts = rows.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        let value = |row| {
+            let mut out = String::new();
+            text::write_value(column, field, row, chrono_tz::UTC, &mut out);
+            out
+        };
+        (0..column.len()).map(value).collect()
+    });
+    texts.collect()
 }
 
 #[cfg(test)]
@@ -287,7 +286,7 @@ mod tests {
 
     /// Reads on until nothing comes, and answers what came as text.
     fn read(hub: &Hub, rows: usize, restore: Option<&[Split]>) -> (String, Vec<Split>) {
-        let table = source(&spec(), &context(hub)).expect("a source");
+        let table = super::source(&spec(), &context(hub)).expect("a source");
         let scan = Scan::all(&spec());
         let mut fetcher = table.open(&scan, restore).expect("opens");
         let mut reader = table.reader(&scan).expect("a reader");
@@ -299,7 +298,7 @@ mod tests {
                 Fetched::Batch { split, payload, position } => {
                     splits[split].position = position;
                     let decoded = reader.read(&payload).expect("reads");
-                    let columns = text_columns(&decoded.batch).expect("text");
+                    let columns = text_columns(&decoded.batch);
                     out += &format!("{}@{} ", columns[0].join(","), columns[1][0]);
                 }
                 Fetched::SplitAdded(split) => {
@@ -335,7 +334,7 @@ mod tests {
     fn arrivals_keep_their_order_and_json_is_decoded() {
         let hub = Hub::default();
         hub.put_arrivals("t", 2, vec![(1, r#"{"a":1}"#), (1, r#"{"a":2}"#), (0, r#"{"a":3}"#), (1, "{}")]);
-        assert_eq!(read(&hub, 8, None).0, "1,2@1 3@0 /0 NULL@1 /1 .");
+        assert_eq!(read(&hub, 8, None).0, "1,2@1 3@0 /0 null@1 /1 .");
         hub.set_unbounded("t", true);
         let (_, splits) = read(&hub, 8, None);
         hub.push("t", 0, vec![r#"{"a":9}"#]);
@@ -345,7 +344,7 @@ mod tests {
     #[test]
     fn output_appears_at_commit_once_and_survives_a_kill() {
         let hub = Hub::default();
-        let table = sink(&spec(), &context(&hub)).expect("a sink");
+        let table = super::sink(&spec(), &context(&hub)).expect("a sink");
         let mut committer = table.committer().expect("a committer");
         committer.recover(None, &[]).expect("an empty table");
         let mut writer = table.writer(0, vec![]).expect("a writer");
@@ -353,13 +352,13 @@ mod tests {
         let pending = writer.prepare(Epoch(1), false).expect("prepares").pending.into_iter().collect::<Vec<_>>();
         writer.write(&StreamBatch::new(ints(&[3]))).expect("writes");
         writer.prepare(Epoch(2), false).expect("prepares");
-        assert!(hub.committed("t").expect("text").is_empty());
+        assert!(hub.committed("t").is_empty());
         drop(committer);
         let mut committer = table.committer().expect("a committer");
         for _ in 0..2 {
             committer.recover(Some(Epoch(1)), &pending).expect("commits epoch 1 and forgets epoch 2");
         }
-        assert_eq!(hub.committed("t").expect("text").len(), 2);
+        assert_eq!(hub.committed("t").len(), 2);
         committer.commit(Epoch(2), &[serde_json::json!({"writer": 0})]).expect_err("staged rows are gone");
         let e = committer.recover(None, &[]).expect_err("not a fresh table");
         assert!(e.help_text().is_some_and(|h| h.contains("--fresh")), "{e}");
