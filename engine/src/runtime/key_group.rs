@@ -257,7 +257,15 @@ mod tests {
             let row: Vec<String> = hashes(&columns).iter().map(|h| format!("{h:016x}/{}", key_group(*h))).collect();
             text_of += &format!("{name}: {}\n", row.join(" "));
         }
-        assert_eq!(text_of, "");
+        assert_eq!(
+            text_of,
+            "int: c77b3abb6f87acd9/89 2fbc593564db792e/46 5111c7e47d784413/19 d6bcec3c6b29d72e/46\n\
+             text: 2d06800538d394c2/66 e6c632b61e964e1f/31 0744a2318ba141b1/49 d6bcec3c6b29d72e/46\n\
+             float: c77b3abb6f87acd9/89 2561a4889ff63458/88 0aa61dcfa381c167/103 d6bcec3c6b29d72e/46\n\
+             decimal: d0a66a65c7528968/104 4bbf3cc0e6f6e751/81 9f0072ffb92bbad8/88 d6bcec3c6b29d72e/46\n\
+             list: c77b3abb6f87acd9/89 e6c5eb74f48a983e/62 11638f830bb89168/104 d6bcec3c6b29d72e/46\n\
+             int, text: 35096e34fb7ce7fa/122 b75e6b6565384fa1/33 936593be62355b3c/60 00cecdfe2cf2f0e2/98\n"
+        );
     }
 
     #[test]

@@ -39,14 +39,11 @@ fn tree(plan: &StreamPlan, id: NodeId, depth: usize, printed: &mut HashSet<NodeI
     let state = state(node).map(|s| format!(" [state: {s}]")).unwrap_or_default();
     let _ = writeln!(text, "{indent}#{id} {}{updates}{state}", line(plan, node));
     if let Op::StaticJoin(j) = &node.op {
-        // The columns between two steps are known by what the step before names them.
-        let mut below = side_schema(&j.side);
+        let mut below = &j.side_source_schema;
         let mut lines = vec![source_text(&j.side, None)];
-        for calc in &j.side_calcs {
-            lines.push(calc_text(calc, &below, None));
-            if let Some(project) = &calc.project {
-                below = renamed(project, &below);
-            }
+        for (calc, schema) in &j.side_calcs {
+            lines.push(calc_text(calc, below, None));
+            below = schema;
         }
         for (i, line) in lines.iter().rev().enumerate() {
             let _ = writeln!(text, "{}|  {}{line}", "   ".repeat(depth), "   ".repeat(i));

@@ -10,7 +10,6 @@
 //! DataFusion binds names and types and folds constants; which operators a stream has, and what it refuses
 //! with which words, is decided here.
 
-pub mod aggregate_types;
 pub mod ast;
 pub mod functions;
 pub mod parser;
@@ -28,6 +27,7 @@ mod draft;
 mod errors;
 mod explain;
 mod insert;
+mod masked;
 mod nodes;
 mod portable;
 mod provider;
@@ -41,5 +41,6 @@ mod values;
 mod tests;
 
 pub use explain::explain;
+pub use masked::masked;
 pub use portable::Finding;
 pub use session::{Session, SessionOptions, Step};

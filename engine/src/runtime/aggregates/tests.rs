@@ -81,6 +81,9 @@ fn a_decimal_sum_is_null_only_where_the_whole_does_not_fit() {
     check(Sum, false, decimals(vec![Some(-nines); 1000]), "NULL");
 }
 
+/// Makes a column of as many rows.
+type RandomColumn = dyn Fn(&mut ChaCha8Rng, usize) -> ArrayRef;
+
 /// Rows of one shuffled run.
 struct Rows {
     groups: Vec<u32>,
@@ -89,7 +92,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn random(rng: &mut ChaCha8Rng, column: &dyn Fn(&mut ChaCha8Rng, usize) -> ArrayRef) -> Self {
+    fn random(rng: &mut ChaCha8Rng, column: &RandomColumn) -> Self {
         let n = 400;
         // The last group never gets a row.
         let groups = (0..n).map(|_| rng.random_range(0..GROUPS as u32 - 1)).collect();
@@ -112,7 +115,7 @@ impl Rows {
 }
 
 /// Random columns of every type that something is computed over.
-fn columns() -> Vec<Box<dyn Fn(&mut ChaCha8Rng, usize) -> ArrayRef>> {
+fn columns() -> Vec<Box<RandomColumn>> {
     fn some<T>(rng: &mut ChaCha8Rng, v: T) -> Option<T> {
         rng.random_bool(0.9).then_some(v)
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 
 use super::columns::{for_each_column, remap};
 use super::fuse::fuse;
@@ -164,9 +164,10 @@ fn op(pruned: &[Pruned], id: NodeId, context: &Context) -> Result<Op> {
         }
         DraftOp::GroupAggregate(a) => Op::GroupAggregate(a.clone()),
         DraftOp::StaticJoin(j) => {
-            let (side, side_calcs) = side(pruned, p.node.inputs[1])?;
+            let (side, side_source_schema, side_calcs) = side(pruned, p.node.inputs[1])?;
             Op::StaticJoin(StaticJoinOp {
                 side,
+                side_source_schema,
                 side_calcs,
                 side_schema: pruned[p.node.inputs[1]].node.schema(),
                 stream_keys: j.stream_keys.clone(),
@@ -182,18 +183,18 @@ fn op(pruned: &[Pruned], id: NodeId, context: &Context) -> Result<Op> {
     })
 }
 
-/// The static side of a join: its source, and the calcs over it in order.
-fn side(pruned: &[Pruned], mut id: NodeId) -> Result<(SourceOp, Vec<CalcOp>)> {
+/// The static side of a join: its source with its schema, and the calcs over it in order, with theirs.
+fn side(pruned: &[Pruned], mut id: NodeId) -> Result<(SourceOp, SchemaRef, Vec<(CalcOp, SchemaRef)>)> {
     let mut calcs = Vec::new();
     loop {
         match &pruned[id].node.op {
             DraftOp::Calc(c) => {
-                calcs.push(c.clone());
+                calcs.push((c.clone(), pruned[id].node.schema()));
                 id = pruned[id].node.inputs[0];
             }
             DraftOp::Source(s) => {
                 calcs.reverse();
-                return Ok((source(s, &pruned[id].kept)?, calcs));
+                return Ok((source(s, &pruned[id].kept)?, pruned[id].node.schema(), calcs));
             }
             _ => return Err(Error::internal("the static side of a join is neither a table nor a projection of one")),
         }
