@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result as PlanResult;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr};
@@ -84,10 +84,14 @@ impl AggregateUDFImpl for Typed {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> PlanResult<DataType> {
-        let name = self.name().to_uppercase();
+        let fields: Vec<FieldRef> = arguments.iter().map(|t| Arc::new(Field::new("argument", t.clone(), true))).collect();
+        Ok(self.return_field(&fields)?.data_type().clone())
+    }
+
+    fn return_field(&self, arguments: &[FieldRef]) -> PlanResult<FieldRef> {
         match arguments {
-            [argument] => Ok(result_type(self.function, &SqlType::of_arrow(argument))?.arrow()),
-            _ => Err(Error::user(format!("{name} takes one argument, found {}", arguments.len())).into()),
+            [argument] => Ok(Arc::new(result_type(self.function, &SqlType::of(argument))?.field(self.name(), self.is_nullable()))),
+            _ => Err(Error::user(format!("{} takes one argument, found {}", self.name().to_uppercase(), arguments.len())).into()),
         }
     }
 

@@ -15,8 +15,6 @@ pub mod functions;
 pub mod parser;
 pub mod plan;
 
-pub mod aggregate_types;
-
 pub mod session;
 pub mod settings;
 

@@ -18,14 +18,14 @@ use datafusion::physical_expr::expressions::{Column, Literal};
 use super::window::boundaries;
 use super::{Converter, fields_of};
 use crate::error::{Error, Result};
-use crate::sql::aggregate_types::result_type;
-use crate::stream::SqlType;
 use crate::sql::aggregate_signatures::by_name;
+use crate::sql::aggregate_types::result_type;
 use crate::sql::draft::{ColumnFact, DraftNode, DraftOp, Role, Updating, WindowMark, column_index, expr_text, for_each_column, remap};
 use crate::sql::errors::expr_span;
 use crate::sql::plan::{
     self, AggregateCall, AggregateFunction, GroupAggregateOp, NodeId, WindowAggregateOp, WindowOutput, WindowShape, WindowSource,
 };
+use crate::stream::SqlType;
 
 /// An aggregate call over the columns of the input.
 struct Call {
@@ -68,9 +68,8 @@ impl Converter<'_> {
             return Err(Error::internal(format!("{bare} is no aggregate")));
         };
         let name = f.func.name().to_uppercase();
-        let place = |e: Error| {
-            expr_span(expr).map_or_else(|| Error::at(Error::user(e.message()), self.span), |s| Error::at(Error::user(e.message()), s))
-        };
+        let span = expr_span(expr).unwrap_or(self.span);
+        let place = |e: Error| e.at(span);
         let function = by_name(f.func.name()).ok_or_else(|| self.unsupported(&format!("the aggregate {name}")))?;
         if !f.params.order_by.is_empty() || f.params.null_treatment.is_some() {
             return Err(place(Error::user(format!("not yet supported: ORDER BY or NULLS inside {name}"))));
@@ -86,10 +85,9 @@ impl Converter<'_> {
             function,
             distinct: f.params.distinct,
             filter: f.params.filter.as_ref().map(|e| self.physical(e, schema)).transpose()?,
-            output_type: match &argument_type {
-                Some(t) => result_type(function, &SqlType::of_arrow(t)).map_err(place)?.arrow(),
-                None => DataType::Int64,
-            },
+            output_type: result_type(function, &SqlType::of_arrow(argument_type.as_ref().unwrap_or(&DataType::Int64)))
+                .map_err(place)?
+                .arrow(),
             argument,
         })
     }

@@ -14,7 +14,7 @@ mod finish;
 mod fuse;
 mod prune;
 
-pub use columns::{Role, WindowMark, column_index, expr_text, for_each_column, is_safe, remap, substitute};
+pub use columns::{Role, WindowMark, column_index, expr_text, for_each_column, is_safe, remap};
 pub use finish::finish;
 
 use std::collections::HashMap;
