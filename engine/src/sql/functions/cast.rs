@@ -12,7 +12,6 @@ use arrow::array::{
 };
 use arrow::compute::cast as arrow_cast;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
-use datafusion::common::ScalarValue;
 
 use super::cast_text::{Writer, parse_bool, parse_date, parse_int, parse_sql_timestamp, parse_time};
 use super::columns::{Batch, datetime, from_ticks, repeated, ticks, to_ticks};
