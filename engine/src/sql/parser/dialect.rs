@@ -284,11 +284,9 @@ impl FlinkDialect {
                 let e = Error::user("an array needs the word ARRAY").at(lex::span(first.span)).help("write ARRAY[…]");
                 return Err(self.fail(parser.index(), e));
             }
-            if !starts && first.token != Token::EOF {
-                self.note(
-                    parser.index(),
-                    Error::user(format!("expected an expression, found '{}'", first.token)).at(lex::span(first.span)),
-                );
+            if !starts {
+                let found = if first.token == Token::EOF { "the end of the text".to_string() } else { format!("'{}'", first.token) };
+                self.note(parser.index(), Error::user(format!("expected an expression, found {found}")).at(lex::span(first.span)));
             }
             return Ok(None);
         };
@@ -328,7 +326,10 @@ impl FlinkDialect {
             }
             "MATCH_RECOGNIZE" => Err(self.fail(parser.index(), not_yet("MATCH_RECOGNIZE", first))),
             _ if CLAUSES.contains(&name.as_str()) => {
-                let e = Error::user(format!("expected an expression, found {name}")).at(lex::span(first.span));
+                let mut e = Error::user(format!("expected an expression, found {name}")).at(lex::span(first.span));
+                if parser.index() > 0 && parser.token_at(parser.index() - 1).token == Token::Comma {
+                    e = e.help("remove the comma before it");
+                }
                 Err(self.fail(parser.index(), e))
             }
             _ if paren || !is_reserved(&name) || EXPRESSIONS.contains(&name.as_str()) => Ok(None),

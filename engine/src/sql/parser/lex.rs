@@ -67,7 +67,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
         if open > PARENTHESES_MAX {
             return Err(Error::user(format!("more than {PARENTHESES_MAX} parentheses are opened in a row")).at(span(t.span)));
         }
-        if let Token::UnicodeStringLiteral(s) = &mut t.token {
+        if let Token::UnicodeStringLiteral(s) | Token::NationalStringLiteral(s) = &mut t.token {
             t.token = Token::SingleQuotedString(std::mem::take(s));
         }
         match (&t.token, out.last_mut().map(|l| (&mut l.token, &mut l.span))) {
@@ -93,6 +93,9 @@ pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
         }
         line_end = false;
     }
+    // The end of the text has a place too: behind the last token.
+    let end = out.last().map_or(Location::new(1, 1), |t| t.span.end);
+    out.push(TokenWithSpan::new(Token::EOF, TokenSpan::new(end, end)));
     Ok(out)
 }
 
@@ -100,8 +103,10 @@ pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
 fn check(t: &TokenWithSpan) -> Result<()> {
     let refuse = |message: &str, help: &str| Err(Error::user(message).at(span(t.span)).help(help));
     match &t.token {
+        Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("MATCH_RECOGNIZE") => {
+            refuse("MATCH_RECOGNIZE is not yet supported", "leave the statement out")
+        }
         Token::Number(n, true) => refuse(&format!("'{n}L' is not a number of this dialect"), "write the number without L"),
-        Token::NationalStringLiteral(_) => refuse("N'…' is not supported", "write '…': all text is Unicode"),
         Token::HexStringLiteral(h) if t.span.end.column.saturating_sub(t.span.start.column) == h.chars().count() as u64 + 2 => {
             refuse(&format!("'0x{h}' is not a number of this dialect"), &format!("write X'{h}' for bytes"))
         }

@@ -550,7 +550,7 @@ impl<'a> Statements<'a> {
     }
 
     fn end_index(&self) -> usize {
-        let mut i = self.p.index();
+        let mut i = 0;
         while self.p.token_at(i).token != Token::EOF {
             i += 1;
         }
@@ -559,6 +559,7 @@ impl<'a> Statements<'a> {
 
     /// "… found 'x'", with what may have been meant.
     fn unexpected(&self, index: usize, lead: &str, help: Option<&str>) -> Error {
+        let index = index.min(self.end_index());
         let t = self.p.token_at(index);
         let before = (index > 0).then(|| self.p.token_at(index - 1));
         let found = match &t.token {
@@ -566,12 +567,12 @@ impl<'a> Statements<'a> {
             other => format!("'{other}'"),
         };
         let message = if lead.is_empty() { format!("did not expect {found} here") } else { format!("{lead}found {found}") };
-        let at = match (&t.token, before) {
-            // Behind the last token, so that the caret shows where more is missing.
-            (Token::EOF, Some(b)) => Span { line: b.span.end.line as u32, column: b.span.end.column as u32, width: 1 },
-            _ => lex::span(t.span),
-        };
-        let e = Error::user(message).at(at);
+        let e = Error::user(message).at(lex::span(t.span));
+        if is_word(&t.token, "SYSTEM_TIME") {
+            return Error::user("FOR SYSTEM_TIME AS OF stands between the table and its alias")
+                .at(lex::span(t.span))
+                .help("write t FOR SYSTEM_TIME AS OF s.ts AS a");
+        }
         if let Some(help) = help {
             return e.help(help);
         }
