@@ -76,6 +76,14 @@ pub(super) fn reserved_word(token: &Token) -> Option<&str> {
     }
 }
 
+/// A token as a message names it.
+pub(super) fn found(token: &Token) -> String {
+    match token {
+        Token::EOF => "the end of the text".to_string(),
+        other => format!("'{other}'"),
+    }
+}
+
 /// The word that stands here bare, in capitals.
 pub(super) fn word(token: &Token) -> Option<String> {
     match token {
@@ -285,7 +293,7 @@ impl FlinkDialect {
                 return Err(self.fail(parser.index(), e));
             }
             if !starts {
-                let found = if first.token == Token::EOF { "the end of the text".to_string() } else { format!("'{}'", first.token) };
+                let found = found(&first.token);
                 self.note(parser.index(), Error::user(format!("expected an expression, found {found}")).at(lex::span(first.span)));
             }
             return Ok(None);

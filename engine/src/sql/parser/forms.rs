@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Span as TokenSpan, Token};
 
-use super::dialect::{FlinkDialect, is_word, reserved, reserved_word, word};
+use super::dialect::{FlinkDialect, found, is_word, reserved, reserved_word, word};
 use super::interval::{IntervalValue, Unit, interval_value};
 use super::{lex, types};
 use crate::error::{Error, nearest};
@@ -227,7 +227,7 @@ pub(super) fn interval(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, P
     let index = p.index();
     let value = p.next_token();
     let Token::SingleQuotedString(s) = &value.token else {
-        let e = Error::user(format!("an INTERVAL needs a text literal, found '{}'", value.token)).at(lex::span(value.span));
+        let e = Error::user(format!("an INTERVAL needs a text literal, found {}", found(&value.token))).at(lex::span(value.span));
         return Err(dialect.fail(index, e.help("write, say, INTERVAL '5' MINUTE")));
     };
     let (leading, digits_max) = interval_unit(dialect, p)?;
@@ -269,7 +269,7 @@ fn interval_unit(dialect: &FlinkDialect, p: &mut Parser) -> Result<(Unit, u64), 
     let index = p.index();
     let token = p.next_token();
     let Some(unit) = word(&token.token).and_then(|w| Unit::of(&w)) else {
-        let e = Error::user(format!("an INTERVAL needs a unit, found '{}'", token.token)).at(lex::span(token.span));
+        let e = Error::user(format!("an INTERVAL needs a unit, found {}", found(&token.token))).at(lex::span(token.span));
         return Err(dialect.fail(index, e.help("one of YEAR, QUARTER, MONTH, WEEK, DAY, HOUR, MINUTE, SECOND: INTERVAL '5' MINUTE")));
     };
     let mut digits_max = 2;
@@ -327,7 +327,7 @@ fn open(p: &mut Parser) -> (TokenSpan, String) {
 fn expect_word(dialect: &FlinkDialect, p: &mut Parser, wanted: &str) -> Result<(), ParserError> {
     let token = p.peek_token_ref();
     if !is_word(&token.token, wanted) {
-        let e = Error::user(format!("expected {wanted}, found '{}'", token.token)).at(lex::span(token.span));
+        let e = Error::user(format!("expected {wanted}, found {}", found(&token.token))).at(lex::span(token.span));
         return Err(dialect.fail(p.index(), e));
     }
     p.advance_token();

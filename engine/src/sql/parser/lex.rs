@@ -263,6 +263,7 @@ impl Scan {
             ),
             // A $ inside a name belongs to the name.
             ('$', _) if self.at > 0 && (self.chars[self.at - 1].is_alphanumeric() || matches!(self.chars[self.at - 1], '_' | '$')) => None,
+            ('&', Some('\'')) if self.at > 0 && matches!(self.chars[self.at - 1], 'u' | 'U') => None,
             ('&' | '|' | '^' | '~', _) => {
                 refuse(1, &format!("the operator {c} does not exist in this dialect"), "there are no operators on bits")
             }

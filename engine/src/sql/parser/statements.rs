@@ -370,8 +370,8 @@ impl<'a> Statements<'a> {
             columns = self.names("a column")?;
         }
         let query = self.query()?;
-        if self.at("ON") {
-            return Err(self.later("ON CONFLICT"));
+        if self.accept("ON") {
+            return Err(self.later("ON"));
         }
         Ok(Insert { table, partition, columns, query })
     }
@@ -583,6 +583,9 @@ impl<'a> Statements<'a> {
         };
         if let Some(help) = near(t).or_else(|| before.and_then(near)) {
             return e.help(help);
+        }
+        if t.token == Token::Comma && index > 1 && is_word(&self.p.token_at(index - 2).token, "LIMIT") {
+            return e.help("write LIMIT count OFFSET start");
         }
         match (reserved_word(&t.token), &t.token) {
             (Some(w), _)
