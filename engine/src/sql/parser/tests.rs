@@ -115,6 +115,13 @@ fn slash_comments_are_warned_about() {
 
 #[test]
 fn nesting_and_rubbish_end_in_an_error() {
+    for (one, glue) in [("a = 1", " AND "), ("a", "."), ("a", " || ")] {
+        let sql = format!("SELECT a FROM t WHERE {}", vec![one; 20_000].join(glue));
+        assert!(parse(&sql).expect_err("too long").message().contains("in one chain"));
+    }
+    assert!(parse(&vec!["SELECT 1"; 5000].join(" UNION ALL ")).expect_err("too long").message().contains("in one chain"));
+    assert!(parse(&format!("SELECT CAST(a AS {}", "ROW(x ".repeat(5000))).expect_err("too deep").message().contains("parentheses"));
+    parse(&format!("SELECT a FROM t WHERE {}", vec!["a = 1"; 240].join(" OR "))).expect("long, not too long");
     for sql in [
         "SELECT ".to_string() + &"(".repeat(5000),
         "SELECT ".to_string() + &"NOT ".repeat(5000) + "a",
