@@ -125,6 +125,56 @@ fn part(unit: Unit, t: NaiveDateTime) -> i64 {
         Unit::IsoYear => t.iso_week().year().into(),
         Unit::Quarter => (t.month0() / 3 + 1).into(),
         Unit::Month => t.month().into(),
+        Unit::Week => t.iso_week().week().into(),
+        Unit::Day => t.day().into(),
+        Unit::DayOfWeek => t.weekday().number_from_sunday().into(),
+        Unit::IsoDayOfWeek => t.weekday().number_from_monday().into(),
+        Unit::DayOfYear => t.ordinal().into(),
+        Unit::Hour => t.hour().into(),
+        Unit::Minute => t.minute().into(),
+        Unit::Second => t.second().into(),
+        Unit::Millisecond => (t.nanosecond() / 1_000_000).into(),
+        Unit::Microsecond => (t.nanosecond() / 1_000).into(),
+        Unit::Nanosecond => t.nanosecond().into(),
+        // Of the wall clock, as in Flink: for TIMESTAMP_LTZ it is the epoch of UTC only where the zone is UTC.
+        Unit::Epoch => t.and_utc().timestamp(),
+    }
+}
+
+fn rounded_type(site: &Site) -> Result<SqlType> {
+    let unit = site_unit(site, 1)?;
+    want_time(site, 0, site.name.trim_start_matches('$').trim_end_matches("_to").to_uppercase().as_str())?;
+    if matches!(unit, Unit::Epoch | Unit::DayOfWeek | Unit::IsoDayOfWeek | Unit::DayOfYear | Unit::IsoYear) {
+        return Err(Error::user(format!("a time cannot be rounded to {}", site.text_literal(1).unwrap_or(""))));
+    }
+    Ok(if site.is_null(0) { SqlType::Timestamp(3) } else { site.sql(0) })
+}
+
+fn round_to(batch: &Batch, up: bool) -> Result<ArrayRef> {
+    let unit = batch_unit(batch, 1)?;
+    let times = batch.times(0)?;
+    batch.datetimes(|row| {
+        let Some(t) = times.get(row) else { return Ok(None) };
+        let low = floor(unit, t);
+        if !up || low == Some(t) {
+            return Ok(low);
+        }
+        Ok(low.and_then(|low| step(unit, low)))
+    })
+}
+
+/// The start of the unit that `t` lies in. Weeks start on Sunday.
+fn floor(unit: Unit, t: NaiveDateTime) -> Option<NaiveDateTime> {
+    let day = |y: i32, m: u32, d: u32| Some(NaiveDate::from_ymd_opt(y, m, d)?.and_time(NaiveTime::MIN));
+    let year = t.year();
+    let fraction = |keep: u32| t.with_nanosecond(t.nanosecond() / keep * keep);
+    match unit {
+        Unit::Millennium => day((year - 1).div_euclid(1000) * 1000 + 1, 1, 1),
+        Unit::Century => day((year - 1).div_euclid(100) * 100 + 1, 1, 1),
+        Unit::Decade => day(year.div_euclid(10) * 10, 1, 1),
+        Unit::Year => day(year, 1, 1),
+        Unit::Quarter => day(year, t.month0() / 3 * 3 + 1, 1),
+        Unit::Month => day(year, t.month(), 1),
         Unit::Week => {
             let back = Duration::days(t.weekday().num_days_from_sunday().into());
             Some(t.date().checked_sub_signed(back)?.and_time(NaiveTime::MIN))
@@ -250,6 +300,10 @@ fn add(batch: &Batch) -> Result<ArrayRef> {
                 let m = n.checked_mul(size).and_then(|m| i32::try_from(m).ok()).ok_or_else(outside)?;
                 let by = Months::new(m.unsigned_abs());
                 if m >= 0 { start.checked_add_months(by) } else { start.checked_sub_months(by) }
+            }
+            // Whole seconds reach further than 64 bits of nanoseconds do.
+            (_, Some(size)) if size >= 1_000_000_000 => {
+                n.checked_mul(size / 1_000_000_000).and_then(Duration::try_seconds).and_then(|d| start.checked_add_signed(d))
             }
             (_, Some(size)) => n.checked_mul(size).and_then(|d| start.checked_add_signed(Duration::nanoseconds(d))),
             _ => None,
