@@ -10,6 +10,7 @@
 //! DataFusion binds names and types and folds constants; which operators a stream has, and what it refuses
 //! with which words, is decided here.
 
+pub mod aggregate_types;
 pub mod ast;
 pub mod functions;
 pub mod parser;
