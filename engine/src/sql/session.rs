@@ -224,7 +224,7 @@ impl Session {
 
     fn create_view(&mut self, create: CreateView) -> Result<()> {
         let dialect = self.dialect();
-        let plan = bind::view(&Provider::new(&self.catalog, &dialect), &create)?;
+        let plan = bind::view(&Provider::new(&self.catalog, &dialect).creating(&create.name.value), &create)?;
         let mut names: Vec<&String> = plan.schema().fields().iter().map(|f| f.name()).collect();
         names.sort();
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {

@@ -51,7 +51,9 @@ fn answer(sql: &str) -> Result<String> {
             Step::Job(p) | Step::Select(p) => out.push_str(&explain(&p)),
             Step::Text(t) => out.push_str(&t),
             Step::Show { columns, rows } => {
-                std::iter::once(&columns).chain(&rows).for_each(|r| drop(writeln!(out, "{}", r.join(" | ").trim_end())));
+                for row in std::iter::once(&columns).chain(&rows) {
+                    let _ = writeln!(out, "{}", row.join(" | ").trim_end());
+                }
             }
         }
     }
