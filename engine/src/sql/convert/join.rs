@@ -38,16 +38,16 @@ struct Conditions {
 impl Converter<'_> {
     /// A join, and the conditions of the WHERE right above it.
     pub(super) fn join(&mut self, join: &Join, above: Vec<&Expr>) -> Result<NodeId> {
+        let span = join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.filter).chain(above.iter().copied()).filter_map(expr_span).min();
+        let span = span.unwrap_or(self.span);
         let left_join = match join.join_type {
             JoinType::Inner => false,
             JoinType::Left => true,
             other => {
-                let e = self.unsupported(&format!("{} JOIN", other.to_string().to_uppercase()));
-                return Err(e.help("there are JOIN and LEFT JOIN of a stream with a static table on its right"));
+                let e = Error::user(format!("not yet supported: {} JOIN", other.to_string().to_uppercase()));
+                return Err(e.at(span).help("there are JOIN and LEFT JOIN of a stream with a static table on its right"));
             }
         };
-        let span = join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.filter).chain(above.iter().copied()).filter_map(expr_span).min();
-        let span = span.unwrap_or(self.span);
         if versioned(&join.left).is_some() {
             return self.convert(&join.left); // Refused there, with its place.
         }
@@ -60,8 +60,8 @@ impl Converter<'_> {
         let swapped = match (self.is_static(left), self.is_static(right)) {
             (_, true) => false,
             (true, false) if !left_join && version.is_none() => true,
-            (true, false) => return Err(self.refused(join, "LEFT JOIN from a static table to a stream").at(span)),
-            (false, false) => return Err(self.refused(join, "JOIN of two streams").at(span)),
+            (true, false) => return Err(Self::refused(join, "LEFT JOIN from a static table to a stream").at(span)),
+            (false, false) => return Err(Self::refused(join, "JOIN of two streams").at(span)),
         };
         let (stream, side) = if swapped { (right, left) } else { (left, right) };
         let (stream_width, side_width) = (self.draft.nodes[stream].fields.len(), self.draft.nodes[side].fields.len());
@@ -103,7 +103,7 @@ impl Converter<'_> {
             Some(v) => self.version(v, join, stream, side, &on)?,
         };
         if on.stream_keys.is_empty() {
-            let e = self.unsupported("a JOIN without an equality between the two tables").at(span);
+            let e = Error::user("not yet supported: a JOIN without an equality between the two tables").at(span);
             return Err(e.help("write ON s.key = t.key AND …"));
         }
         if version.is_some() {
@@ -248,10 +248,10 @@ impl Converter<'_> {
         }
     }
 
-    fn refused(&self, join: &Join, what: &str) -> Error {
+    fn refused(join: &Join, what: &str) -> Error {
         let mut tables = Vec::new();
         collect_tables(&join.right, &mut tables);
-        let e = self.unsupported(what);
+        let e = Error::user(format!("not yet supported: {what}"));
         match tables.as_slice() {
             [] => e,
             names => e.help(format!(
