@@ -335,6 +335,7 @@ pub trait Committer: Send {
 pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
     match connector(spec)? {
         "filesystem" => filesystem::source(spec, ctx),
+        "kafka" => kafka::source(spec, ctx),
         "datagen" => datagen::source(spec),
         "memory" => memory::source(spec, ctx),
         name @ ("print" | "blackhole") => {
@@ -352,6 +353,7 @@ pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
 pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
     match connector(spec)? {
         "filesystem" => filesystem::sink(spec, ctx),
+        "kafka" => kafka::sink(spec, ctx),
         "print" => print::sink(spec, ctx),
         "blackhole" => blackhole::sink(spec),
         "memory" => memory::sink(spec, ctx),
@@ -364,7 +366,7 @@ pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
 }
 
 /// All connectors, for messages and completion.
-pub const CONNECTORS: &[&str] = &["blackhole", "datagen", "filesystem", "memory", "print"];
+pub const CONNECTORS: &[&str] = &["blackhole", "datagen", "filesystem", "kafka", "memory", "print"];
 
 fn connector(spec: &TableSpec) -> Result<&str> {
     spec.options.get("connector").map(String::as_str).ok_or_else(|| {
@@ -384,6 +386,7 @@ fn unknown(spec: &TableSpec, name: &str) -> Error {
 pub mod blackhole;
 pub mod datagen;
 pub mod filesystem;
+pub mod kafka;
 pub mod memory;
 pub mod metadata;
 pub mod print;

@@ -66,7 +66,13 @@ impl Planner {
                     self.call("$time_plus", vec![l.expr, if op == Operator::Minus { Expr::Negative(Box::new(r.expr)) } else { r.expr }])
                 );
             }
-            return Ok(binary(l.expr, op, r.expr));
+            let t = if l.interval { r.sql } else { l.sql };
+            let e = binary(l.expr, op, r.expr);
+            return Ok(match t {
+                // Arrow has units for three precisions only: the others are written on the result.
+                SqlType::Timestamp(p) | SqlType::TimestampLtz(p) if !matches!(p, 3 | 6 | 9) => self.cast(e, &t),
+                _ => e,
+            });
         }
         if is_time(&l.sql) && is_time(&r.sql) && !l.null && !r.null {
             let e = Error::user(format!("'{sign}' does not take {} and {}", l.sql, r.sql));
@@ -94,10 +100,12 @@ impl Planner {
             if op == Operator::Modulo {
                 return Err(Error::user(format!("'%' does not take {lt} and {rt}")).help("cast both sides to DECIMAL(p, s)"));
             }
-            let double = lt == SqlType::Double
-                || rt == SqlType::Double
-                || matches!((&lt, &rt), (SqlType::Decimal(..), _) | (_, SqlType::Decimal(..)));
-            let t = if double { SqlType::Double } else { SqlType::Float };
+            // Of two floating types the first decides, as in Flink; a DECIMAL makes it a DOUBLE.
+            let t = match (&lt, &rt) {
+                (SqlType::Decimal(..), _) | (_, SqlType::Decimal(..)) => SqlType::Double,
+                (SqlType::Float | SqlType::Double, _) => lt.clone(),
+                _ => rt.clone(),
+            };
             return Ok(binary(self.widen(le, &lt, &t), op, self.widen(re, &rt, &t)));
         }
         if is_integer(&lt) && is_integer(&rt) {

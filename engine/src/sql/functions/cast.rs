@@ -12,10 +12,9 @@ use arrow::array::{
 };
 use arrow::compute::cast as arrow_cast;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
-use datafusion::common::ScalarValue;
 
-use super::cast_text::{Writer, parse_bool, parse_date, parse_int, parse_time, parse_timestamp};
-use super::columns::{Batch, datetime, from_ticks, ticks, to_ticks};
+use super::cast_text::{Writer, parse_bool, parse_date, parse_int, parse_sql_timestamp, parse_time};
+use super::columns::{Batch, datetime, from_ticks, repeated, ticks, to_ticks};
 use super::decimal::to_scale;
 use super::scalar::{Definition, Site, function, is_integer, is_time};
 use super::session::Session;
@@ -46,7 +45,7 @@ fn target(site: &Site) -> Result<SqlType> {
 fn eval(batch: &Batch, attempt: bool) -> Result<ArrayRef> {
     let out = convert(batch.raw(0), &batch.sql(0), &batch.out, batch.session, attempt)?;
     if batch.is_constant(0) && batch.rows > 1 {
-        return Ok(ScalarValue::try_from_array(&out, 0)?.to_array_of_size(batch.rows)?);
+        return repeated(&out, batch.rows);
     }
     Ok(out)
 }
@@ -168,7 +167,7 @@ impl Cast<'_> {
             }
             T::Date => self.parse_ticks(texts, |s| parse_date(s.trim()))?,
             T::Time(_) => self.parse_ticks(texts, |s| parse_time(s.trim()))?,
-            T::Timestamp(_) | T::TimestampLtz(_) => self.parse_ticks(texts, |s| parse_timestamp(s.trim()))?,
+            T::Timestamp(_) | T::TimestampLtz(_) => self.parse_ticks(texts, |s| parse_sql_timestamp(s.trim()))?,
             T::Binary(_) | T::VarBinary(_) => Arc::new(texts.iter().map(|s| s.map(str::as_bytes)).collect::<BinaryArray>()),
             other => return Err(Error::user(format!("CAST from STRING to {other} does not exist"))),
         })

@@ -14,15 +14,14 @@ use crate::formats::text::{Fraction, timestamp_at, write_date, write_decimal, wr
 use crate::stream::SqlType;
 
 /// Writes the values of one column, each as CAST to STRING does.
-pub(super) struct Writer<'a> {
+pub(super) struct Writer {
     array: ArrayRef,
     sql: SqlType,
-    session: &'a Session,
-    children: Vec<Writer<'a>>,
+    children: Vec<Writer>,
 }
 
-impl<'a> Writer<'a> {
-    pub fn new(array: &ArrayRef, sql: &SqlType, session: &'a Session) -> Result<Self> {
+impl Writer {
+    pub fn new(array: &ArrayRef, sql: &SqlType, session: &Session) -> Result<Self> {
         let child = |array: &ArrayRef, t: &SqlType| Writer::new(array, t, session);
         let children = match sql {
             SqlType::Array(t, _) => vec![child(array.as_list::<i32>().values(), t)?],
@@ -53,7 +52,7 @@ impl<'a> Writer<'a> {
             }
             _ => array.clone(),
         };
-        Ok(Self { array, sql: sql.clone(), session, children })
+        Ok(Self { array, sql: sql.clone(), children })
     }
 
     /// Appends the text of a row; `NULL` for NULL.
@@ -92,7 +91,6 @@ impl<'a> Writer<'a> {
                 out.push(')');
             }
         }
-        let _ = self.session;
     }
 
     fn list(&self, offsets: &[i32], row: usize, (open, close): (char, char), out: &mut String) {
@@ -110,9 +108,9 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// TRUE, T, YES, Y, 1 and their opposites, in any case.
+/// TRUE, T, YES, Y, 1 and their opposites, in any case, without blanks around them.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
-    let is = |words: &[&str]| words.iter().any(|w| w.eq_ignore_ascii_case(text.trim()));
+    let is = |words: &[&str]| words.iter().any(|w| w.eq_ignore_ascii_case(text));
     if is(&["true", "t", "yes", "y", "1"]) {
         return Some(true);
     }
@@ -126,7 +124,10 @@ pub(super) fn parse_int(text: &str) -> Option<i64> {
     if !part.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    whole.parse().ok()
+    match whole {
+        "" | "-" | "+" if !part.is_empty() => Some(0),
+        _ => whole.parse().ok(),
+    }
 }
 
 /// `2024-01-05`, also `2024-1-5`, `2024-1` and `2024`; a time behind it is ignored. A day that the month
@@ -150,19 +151,10 @@ pub(super) fn parse_time(text: &str) -> Option<NaiveDateTime> {
     Some(NaiveDate::default().and_time(NaiveTime::from_hms_nano_opt(h, m, s, nanos)?))
 }
 
-/// `2024-01-05 10:20:30.123`, also with single digits and `T`, and a date alone. A day up to 31 that the
-/// month does not have is its last one.
-pub(super) fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
-    timestamp(text, &[' ', 'T'])
-}
-
-/// The same without `T`.
+/// `2024-01-05 10:20:30.123`, also with single digits, and a date alone; never with `T`. A day up to 31 that
+/// the month does not have is its last one.
 pub(super) fn parse_sql_timestamp(text: &str) -> Option<NaiveDateTime> {
-    timestamp(text, &[' '])
-}
-
-fn timestamp(text: &str, separators: &[char]) -> Option<NaiveDateTime> {
-    let (date, time) = match text.split_once(separators) {
+    let (date, time) = match text.split_once(' ') {
         Some((date, time)) => (date, Some(time)),
         None => (text, None),
     };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, BooleanBuilder, PrimitiveArray, PrimitiveBuilder, StringArray,
-    StringBuilder,
+    StringBuilder, UInt32Array,
 };
-use arrow::compute::cast;
+use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Date32Type, FieldRef, Float64Type, Int64Type, Time32MillisecondType, TimeUnit};
 use arrow::datatypes::{TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
@@ -121,8 +121,7 @@ impl<'a> Batch<'a> {
         if !arg.constant || self.rows == 1 {
             return Ok(arg.values.clone());
         }
-        let scalar = datafusion::common::ScalarValue::try_from_array(&arg.values, 0)?;
-        Ok(scalar.to_array_of_size(self.rows)?)
+        repeated(&arg.values, self.rows)
     }
 
     fn of_type(&self, i: usize, t: &DataType) -> Result<(ArrayRef, bool)> {
@@ -216,6 +215,11 @@ impl<'a> Batch<'a> {
         }
         from_ticks(&self.out, values)
     }
+}
+
+/// The first value of `array`, `rows` times; nested fields keep their metadata.
+pub(super) fn repeated(array: &ArrayRef, rows: usize) -> Result<ArrayRef> {
+    Ok(take(array, &UInt32Array::from(vec![0; rows]), None)?)
 }
 
 /// A column of dates, times or timestamps.

@@ -73,8 +73,12 @@ pub(super) fn common_type(a: &SqlType, b: &SqlType) -> Option<SqlType> {
             let whole = (p1 as i8 - s1).max(p2 as i8 - s2);
             return Some(T::Decimal((whole + scale).clamp(1, 38) as u8, scale));
         }
-        let float = |t: &T| *t == T::Float || is_integer(t);
-        return Some(if float(a) && float(b) { T::Float } else { T::Double });
+        // Of two floating types the first decides, as in Flink; a DECIMAL makes it a DOUBLE.
+        return Some(match (a, b) {
+            (T::Decimal(..), _) | (_, T::Decimal(..)) => T::Double,
+            (T::Float | T::Double, _) => a.clone(),
+            _ => b.clone(),
+        });
     }
     if is_time(a) && is_time(b) {
         let p = |t: &T| match t {
@@ -155,7 +159,11 @@ fn extreme(batch: &Batch, greatest: bool) -> Result<ArrayRef> {
 fn in_type(site: &Site) -> Result<SqlType> {
     for i in 1..site.len() {
         let (x, v) = (site.sql(0), site.sql(i));
-        let fits = site.is_null(0) || site.is_null(i) || comparable(&x, &v) || (is_time(&x) && (v.is_text() || is_time(&v)));
+        let fits = site.is_null(0)
+            || site.is_null(i)
+            || comparable(&x, &v)
+            || ((is_time(&x) || x.is_numeric()) && v.is_text())
+            || (is_time(&x) && is_time(&v));
         if !fits {
             return Err(Error::user(format!("IN compares {x} with {v}")).help(format!("convert the values: CAST(v AS {x})")));
         }
@@ -168,11 +176,10 @@ fn is_in(batch: &Batch) -> Result<ArrayRef> {
     let x_type = batch.sql(0);
     for i in 1..batch.len() {
         let v_type = batch.sql(i);
-        // A list of decimals against an integer is read as integers, as in Flink.
-        let t = match (is_time(&x_type), is_integer(&x_type)) {
-            (true, _) if v_type.is_text() => x_type.clone(),
-            (_, true) => x_type.clone(),
-            _ => common_type(&x_type, &v_type).unwrap_or(x_type.clone()),
+        // A list is read in the type on the left where that is an integer or the list is text, as in Flink.
+        let t = match is_integer(&x_type) || (v_type.is_text() && !x_type.is_text()) {
+            true => x_type.clone(),
+            false => common_type(&x_type, &v_type).unwrap_or(x_type.clone()),
         };
         let x = convert(&batch.full(0)?, &x_type, &t, batch.session, false)?;
         let v = convert(&batch.full(i)?, &v_type, &t, batch.session, false)?;

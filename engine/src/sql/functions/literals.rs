@@ -19,7 +19,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, OrderByKind, Query, UnaryOperator, Value, VisitMut, VisitorMut, WindowFrameBound, WindowType,
+    ObjectName, ObjectNamePart, OrderByKind, Query, UnaryOperator, Value, VisitMut, VisitorMut, WindowFrameBound, WindowType,
 };
 
 use super::columns::Batch;
@@ -121,8 +121,10 @@ impl VisitorMut for Pass {
                     keep_bound(&mut frame.start_bound);
                     frame.end_bound.as_mut().into_iter().for_each(keep_bound);
                 }
-                let name = f.name.to_string().to_lowercase();
-                if matches!(name.as_str(), "round" | "truncate")
+                // Function names ignore case, quoted or not; ours are registered in lower case.
+                let [ObjectNamePart::Identifier(name)] = f.name.0.as_mut_slice() else { return ControlFlow::Continue(()) };
+                name.value.make_ascii_lowercase();
+                if matches!(name.value.as_str(), "round" | "truncate")
                     && let FunctionArguments::List(list) = &mut f.args
                     && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(places))) = list.args.get_mut(1)
                 {

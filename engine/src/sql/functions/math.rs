@@ -7,6 +7,10 @@ use arrow::array::{ArrayRef, AsArray, Decimal128Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
 
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, Operator};
+
 use super::columns::Batch;
 use super::decimal::digits;
 use super::scalar::{Definition, Site, function, is_integer};
@@ -23,7 +27,7 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     function(&["FLOOR"], "n", whole, |b| exact(b, |v, unit| Some(v.div_euclid(unit)), f64::floor)),
     function(&["ROUND"], "ni?", rounded, |b| places(b, true)),
     function(&["TRUNCATE"], "ni?", rounded, |b| places(b, false)),
-    function(&["MOD"], "nn", remainder_type, remainder),
+    Definition { simplify: Some(plain_mod), ..function(&["MOD"], "nn", remainder_type, remainder) },
     function(&["POWER"], "nn", double, |b| two(b, f64::powf)),
     function(&["SQRT"], "n", double, |b| one(b, f64::sqrt)),
     function(&["EXP"], "n", double, |b| one(b, f64::exp)),
@@ -221,6 +225,19 @@ fn remainder(batch: &Batch) -> Result<ArrayRef> {
         return narrow(Arc::new(rows.into_iter().collect::<arrow::array::Int64Array>()), &batch.out);
     }
     super::decimal::remainder(batch)
+}
+
+/// MOD of integers is DataFusion's own, whose kernel is faster; the result has the divisor's type.
+fn plain_mod(args: &[Expr], info: &SimplifyContext) -> DfResult<Option<Expr>> {
+    let [a, b] = args else { return Ok(None) };
+    let (ta, tb) = (info.get_data_type(a)?, info.get_data_type(b)?);
+    if !ta.is_signed_integer() || !tb.is_signed_integer() {
+        return Ok(None);
+    }
+    let wide = if ta.primitive_width() >= tb.primitive_width() { ta.clone() } else { tb.clone() };
+    let cast = |e: Expr, from: &DataType, to: &DataType| if from == to { e } else { Expr::Cast(Cast::new(Box::new(e), to.clone())) };
+    let rest = BinaryExpr::new(Box::new(cast(a.clone(), &ta, &wide)), Operator::Modulo, Box::new(cast(b.clone(), &tb, &wide)));
+    Ok(Some(cast(Expr::BinaryExpr(rest), &wide, &tb)))
 }
 
 fn one(batch: &Batch, f: fn(f64) -> f64) -> Result<ArrayRef> {

@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 pub(super) struct TimePattern {
     text: String,
     items: Vec<Item>,
+    /// The first letter that asks for an offset.
+    offset: Option<char>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -110,21 +112,14 @@ impl TimePattern {
             }
         }
         match (open.pop(), open.is_empty()) {
-            (Some(items), true) => Ok(Self { text: text.to_string(), items }),
+            (Some(items), true) => Ok(Self { text: text.to_string(), offset: offset_letter(&items), items }),
             _ => Err(bad("a '[' is not closed".into())),
         }
     }
 
     /// Refuses what cannot be written for a value without a zone.
     pub fn check_format(&self, zoned: bool) -> Result<()> {
-        fn offset(items: &[Item]) -> Option<char> {
-            items.iter().find_map(|i| match i {
-                Item::Field(c @ ('X' | 'x' | 'Z'), _) => Some(*c),
-                Item::Optional(inner) => offset(inner),
-                _ => None,
-            })
-        }
-        match offset(&self.items) {
+        match self.offset {
             Some(c) if !zoned => Err(Error::user(format!(
                 "in the date pattern '{}' the letter '{c}' asks for an offset, which a TIMESTAMP has not",
                 self.text
@@ -144,9 +139,25 @@ impl TimePattern {
     /// Reads a whole text.
     pub fn parse(&self, text: &str) -> Option<NaiveDateTime> {
         let mut parsed = Parsed::default();
-        let rest = read(&self.items, text, &mut parsed)?;
-        if rest.is_empty() { parsed.resolve() } else { None }
+        read(&self.items, text, &mut parsed).filter(|rest| rest.is_empty())?;
+        parsed.resolve(false)
     }
+
+    /// The same, but a day that the month does not have is a day of the next month (Java's older
+    /// SimpleDateFormat, which Flink uses in TO_DATE and UNIX_TIMESTAMP).
+    pub fn parse_lenient(&self, text: &str) -> Option<NaiveDateTime> {
+        let mut parsed = Parsed::default();
+        read(&self.items, text, &mut parsed).filter(|rest| rest.is_empty())?;
+        parsed.resolve(true)
+    }
+}
+
+fn offset_letter(items: &[Item]) -> Option<char> {
+    items.iter().find_map(|i| match i {
+        Item::Field(c @ ('X' | 'x' | 'Z'), _) => Some(*c),
+        Item::Optional(inner) => offset_letter(inner),
+        _ => None,
+    })
 }
 
 fn literal(items: &mut Vec<Item>, c: char) {
@@ -181,7 +192,12 @@ fn write(items: &[Item], t: NaiveDateTime, offset: i32, out: &mut String) {
             }
             Item::Field(letter, n) => (*letter, *n),
         };
-        let mut number = |v: i64, width: usize| write!(out, "{v:0width$}").expect("writing to a String cannot fail");
+        let mut number = |v: i64, width: usize| match (v, width) {
+            // Nearly all fields: hours, days, months; a formatter would cost more than the rest of the row.
+            (0..=9, 1) => out.push((b'0' + v as u8) as char),
+            (0..=99, 2) => out.extend([(b'0' + v as u8 / 10) as char, (b'0' + v as u8 % 10) as char]),
+            _ => write!(out, "{v:0width$}").expect("writing to a String cannot fail"),
+        };
         match letter {
             'y' | 'u' | 'Y' => {
                 let year = match letter {
@@ -191,6 +207,10 @@ fn write(items: &[Item], t: NaiveDateTime, offset: i32, out: &mut String) {
                 };
                 match n {
                     2 => number(year.rem_euclid(100).into(), 2),
+                    4 if (0..=9999).contains(&year) => {
+                        number((year / 100).into(), 2);
+                        number((year % 100).into(), 2);
+                    }
                     n => {
                         if n >= 4 && year > 9999 {
                             out.push('+');
@@ -294,7 +314,7 @@ struct Parsed {
 }
 
 impl Parsed {
-    fn resolve(self) -> Option<NaiveDateTime> {
+    fn resolve(self, lenient: bool) -> Option<NaiveDateTime> {
         let year = i32::try_from(self.year.unwrap_or(1970)).ok()?;
         let year = if self.before_christ { 1 - year } else { year };
         let date = match (self.day_of_year, self.month) {
@@ -303,7 +323,8 @@ impl Parsed {
                 let month = u32::try_from(month.or(self.quarter.map(|q| q * 3 - 2)).unwrap_or(1)).ok().filter(|m| (1..=12).contains(m))?;
                 let day = u32::try_from(self.day.unwrap_or(1)).ok().filter(|d| (1..=31).contains(d))?;
                 let last = crate::formats::text::days_in_month(year.into(), month);
-                NaiveDate::from_ymd_opt(year, month, day.min(last))?
+                let within = NaiveDate::from_ymd_opt(year, month, day.min(last))?;
+                if lenient { within + chrono::Duration::days(i64::from(day.saturating_sub(last))) } else { within }
             }
         };
         if self.weekday.is_some_and(|w| w != date.weekday().number_from_sunday() as i64) {

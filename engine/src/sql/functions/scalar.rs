@@ -9,8 +9,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -98,6 +98,7 @@ impl Site<'_> {
     }
 
     fn check(&self, takes: &str) -> Result<()> {
+        let name = self.name.trim_start_matches('$').to_uppercase();
         let kinds: Vec<char> = takes.chars().filter(|c| c.is_ascii_alphabetic()).collect();
         let optional = takes.matches('?').count();
         let variadic = takes.ends_with('*');
@@ -111,7 +112,7 @@ impl Site<'_> {
                 String::new()
             };
             let plural = if least == 1 && most.is_empty() { "" } else { "s" };
-            return Err(Error::user(format!("{} takes {least}{most} argument{plural}, found {}", self.name, self.len())));
+            return Err(Error::user(format!("{name} takes {least}{most} argument{plural}, found {}", self.len())));
         }
         for i in 0..self.len() {
             let kind = *kinds.get(i).or(kinds.last()).unwrap_or(&'a');
@@ -129,8 +130,9 @@ impl Site<'_> {
                 _ => continue,
             };
             if !fits {
-                return Err(Error::user(format!("argument {} of {} must be {wanted}, found {t}", i + 1, self.name))
-                    .help(format!("convert it: {instead}")));
+                return Err(
+                    Error::user(format!("argument {} of {name} must be {wanted}, found {t}", i + 1)).help(format!("convert it: {instead}"))
+                );
             }
         }
         Ok(())
@@ -212,7 +214,11 @@ impl ScalarUDFImpl for Scalar {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> DfResult<FieldRef> {
         let site = Site { name: self.definition.names[0], fields: args.arg_fields, literals: args.scalar_arguments };
         site.check(self.definition.takes)?;
-        Ok(Arc::new((self.definition.returns)(&site)?.field(&self.name, true)))
+        let sql = (self.definition.returns)(&site)?;
+        let arrow = sql.arrow();
+        // What the Arrow type says by itself needs no metadata; plans stay readable.
+        let said = SqlType::of_arrow(&arrow) == sql;
+        Ok(Arc::new(if said { Field::new(&self.name, arrow, true) } else { sql.field(&self.name, true) }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
@@ -222,7 +228,11 @@ impl ScalarUDFImpl for Scalar {
         let out = (self.definition.eval)(&batch)?;
         debug_assert_eq!(out.len(), rows, "{} answers every row", self.name);
         match constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&out, 0)?)),
+            true => Ok(ColumnarValue::Scalar(match out.as_list_opt::<i32>() {
+                // ScalarValue::try_from_array would drop the metadata of the elements' field.
+                Some(list) => ScalarValue::List(Arc::new(list.clone())),
+                None => ScalarValue::try_from_array(&out, 0)?,
+            })),
             false => Ok(ColumnarValue::Array(out)),
         }
     }

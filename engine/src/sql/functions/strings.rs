@@ -12,8 +12,8 @@ use crate::stream::SqlType;
 
 /// Text functions.
 pub(super) const FUNCTIONS: &[Definition] = &[
-    function(&["LOWER"], "t", text, |b| map(b, |s, out| out.push_str(&s.to_lowercase()))),
-    function(&["UPPER"], "t", text, |b| map(b, |s, out| out.push_str(&s.to_uppercase()))),
+    function(&["LOWER"], "t", text, |b| map(b, lower)),
+    function(&["UPPER"], "t", text, |b| map(b, upper)),
     function(&["TRIM", "BTRIM"], "tt?", text, |b| trim(b, true, true)),
     function(&["LTRIM"], "tt?", text, |b| trim(b, true, false)),
     function(&["RTRIM"], "tt?", text, |b| trim(b, false, true)),
@@ -78,6 +78,24 @@ fn boolean(_: &Site) -> Result<SqlType> {
 fn map(batch: &Batch, f: fn(&str, &mut String)) -> Result<ArrayRef> {
     let s = batch.text(0)?;
     batch.texts(|row, out| Ok(s.get(row).map(|s| f(s, out)).is_some()))
+}
+
+fn lower(s: &str, out: &mut String) {
+    if s.is_ascii() {
+        out.push_str(s);
+        out.make_ascii_lowercase();
+    } else {
+        out.push_str(&s.to_lowercase());
+    }
+}
+
+fn upper(s: &str, out: &mut String) {
+    if s.is_ascii() {
+        out.push_str(s);
+        out.make_ascii_uppercase();
+    } else {
+        out.push_str(&s.to_uppercase());
+    }
 }
 
 fn test(batch: &Batch, f: fn(&str, &str) -> bool) -> Result<ArrayRef> {
@@ -301,7 +319,7 @@ fn overlay(batch: &Batch) -> Result<ArrayRef> {
         }
         out.push_str(slice(s, 0, from as usize - 1));
         out.push_str(with);
-        if let Some(rest) = (from - 1).checked_add(count).filter(|rest| count >= 0 && *rest < length) {
+        if let Some(rest) = (from - 1).checked_add(count).filter(|rest| count > 0 && *rest < length) {
             out.push_str(slice(s, rest as usize, usize::MAX));
         }
         Ok(true)

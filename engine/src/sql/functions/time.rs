@@ -133,9 +133,6 @@ fn extract_type(site: &Site) -> Result<SqlType> {
 fn extract(batch: &Batch) -> Result<ArrayRef> {
     let unit = batch_unit(batch, 0)?;
     let times = batch.times(1)?;
-    if unit == Unit::Epoch {
-        return batch.primitive::<Int64Type>(|row| Ok(times.nanos(row).map(|n| n.div_euclid(1_000_000_000) as i64)));
-    }
     batch.primitive::<Int64Type>(|row| Ok(times.get(row).map(|t| part(unit, t))))
 }
 
@@ -160,6 +157,7 @@ fn part(unit: Unit, t: NaiveDateTime) -> i64 {
         Unit::Millisecond => (t.nanosecond() / 1_000_000).into(),
         Unit::Microsecond => (t.nanosecond() / 1_000).into(),
         Unit::Nanosecond => t.nanosecond().into(),
+        // Of the wall clock, as in Flink: for TIMESTAMP_LTZ it is the epoch of UTC only where the zone is UTC.
         Unit::Epoch => t.and_utc().timestamp(),
     }
 }
@@ -454,7 +452,7 @@ impl Reader {
 }
 
 /// What Flink tries when a text does not fit its pattern: `yyyy-[m]m-[d]d hh:mm:ss[.f…]`, where a day that
-/// the month does not have is a day of the next month.
+/// the month does not have is a day of the next month, and 25:00 an hour of the next day.
 fn lenient(text: &str) -> Option<NaiveDateTime> {
     let (date, time) = text.trim().split_once(' ')?;
     let mut parts = date.split('-');
@@ -462,9 +460,19 @@ fn lenient(text: &str) -> Option<NaiveDateTime> {
     if parts.next().is_some() || !(1..=31).contains(&day) {
         return None;
     }
-    let clock = super::cast_text::parse_time(time).filter(|_| time.split(':').count() == 3)?;
-    let first = NaiveDate::from_ymd_opt(year, month, 1)?;
-    Some((first + Duration::days(i64::from(day) - 1)).and_time(clock.time()))
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let mut parts = clock.split(':').map(|p| p.parse::<u8>().ok().filter(|_| p.len() <= 2));
+    let (h, m, s) = (parts.next()??, parts.next()??, parts.next()??);
+    let nanos = match fraction {
+        "" if !time.ends_with('.') => 0,
+        digits => digits.parse::<u32>().ok().filter(|_| digits.len() <= 9)? * 10u32.pow(9 - digits.len() as u32),
+    };
+    if parts.next().is_some() {
+        return None;
+    }
+    let first = NaiveDate::from_ymd_opt(year, month, 1)?.and_time(NaiveTime::MIN);
+    let past = Duration::days(i64::from(day) - 1) + Duration::seconds(i64::from(h) * 3600 + i64::from(m) * 60 + i64::from(s));
+    Some(first + past + Duration::nanoseconds(nanos.into()))
 }
 
 fn ltz_type(site: &Site) -> Result<SqlType> {
@@ -533,7 +541,7 @@ fn to_date(batch: &Batch) -> Result<ArrayRef> {
     }
     let (texts, patterns) = (batch.text(0)?, batch.text(1)?);
     batch.datetimes(|row| match (texts.get(row), patterns.get(row)) {
-        (Some(t), Some(p)) => Ok(batch.session.time_pattern(p)?.parse(t)),
+        (Some(t), Some(p)) => Ok(batch.session.time_pattern(p)?.parse_lenient(t)),
         _ => Ok(None),
     })
 }
@@ -561,7 +569,7 @@ fn unix_timestamp(batch: &Batch) -> Result<ArrayRef> {
     let patterns = if batch.len() > 1 { Some(batch.text(1)?) } else { None };
     batch.primitive::<Int64Type>(|row| {
         let (Some(s), Some(p)) = (texts.get(row), patterns.as_ref().map_or(Some(SQL_PATTERN), |p| p.get(row))) else { return Ok(None) };
-        let t = batch.session.time_pattern(p)?.parse(s);
+        let t = batch.session.time_pattern(p)?.parse_lenient(s);
         // Flink's value of a text that is no time.
         Ok(Some(t.map_or(i64::MIN, |t| batch.session.to_utc(t).and_utc().timestamp())))
     })
