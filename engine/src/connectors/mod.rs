@@ -334,6 +334,7 @@ pub trait Committer: Send {
 /// User: no such connector, one that cannot be read, or an option that does not fit.
 pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
     match connector(spec)? {
+        "kafka" => kafka::source(spec, ctx),
         "filesystem" => filesystem::source(spec, ctx),
         "datagen" => datagen::source(spec),
         "memory" => memory::source(spec, ctx),
@@ -351,6 +352,7 @@ pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
 /// User: no such connector, one that cannot be written, or an option that does not fit.
 pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
     match connector(spec)? {
+        "kafka" => kafka::sink(spec, ctx),
         "filesystem" => filesystem::sink(spec, ctx),
         "print" => print::sink(spec, ctx),
         "blackhole" => blackhole::sink(spec),
@@ -364,7 +366,7 @@ pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
 }
 
 /// All connectors, for messages and completion.
-pub const CONNECTORS: &[&str] = &["blackhole", "datagen", "filesystem", "memory", "print"];
+pub const CONNECTORS: &[&str] = &["blackhole", "datagen", "filesystem", "kafka", "memory", "print"];
 
 fn connector(spec: &TableSpec) -> Result<&str> {
     spec.options.get("connector").map(String::as_str).ok_or_else(|| {
@@ -384,6 +386,7 @@ fn unknown(spec: &TableSpec, name: &str) -> Error {
 pub mod blackhole;
 pub mod datagen;
 pub mod filesystem;
+pub mod kafka;
 pub mod memory;
 pub mod metadata;
 pub mod print;
