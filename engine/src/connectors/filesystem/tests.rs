@@ -300,3 +300,34 @@ fn what_is_missing_is_named_with_what_is_there() {
     check("data/*.json", "table 't': no file matches 'data/*.json'\nhelp: '~/data' holds: stations.csv");
     check("s3://b/x", "table 't': files at 's3://' are not yet supported\nhelp: give a path on this machine");
 }
+
+#[test]
+fn a_place_that_cannot_be_written_is_named_and_nothing_is_seen() {
+    let case = Case::new("parquet", &[("path", "file/t")]);
+    case.put("file", b"");
+    let e = case.committer().recover(None, &[]).expect_err("below a file");
+    assert_eq!(e.kind(), crate::error::ErrorKind::External);
+    assert!(e.to_string().contains("file/t"), "{e}");
+    let case = Case::new("csv", &[]);
+    case.committer().recover(None, &[]).expect("an empty folder");
+    let mut writer = case.writer(vec![]);
+    writer.write(&rows(&[(1, "x")])).expect("writes");
+    drop(writer);
+    assert_eq!(case.tree(), "");
+    assert!(sink(&Case::new("csv", &[("path", "a/*.csv")]).spec, &case.context()).is_err(), "a glob is no output");
+}
+
+#[test]
+fn going_on_from_an_older_epoch_takes_back_what_came_after_it() {
+    let case = Case::new("csv", &[]);
+    let mut committer = case.committer();
+    committer.recover(None, &[]).expect("an empty folder");
+    let mut writer = case.writer(vec![]);
+    for epoch in 1..=3 {
+        writer.write(&rows(&[(epoch, "x")])).expect("writes");
+        committer.commit(Epoch(epoch as u64), &pending(&mut *writer, epoch as u64, false)).expect("commits");
+    }
+    drop(committer);
+    case.committer().recover(Some(Epoch(2)), &[]).expect("recovers");
+    assert_eq!(case.read(10, None).0, ["1|x", "2|x"]);
+}
