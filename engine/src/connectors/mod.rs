@@ -336,6 +336,7 @@ pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
     match connector(spec)? {
         "kafka" => kafka::source(spec, ctx),
         "filesystem" => filesystem::source(spec, ctx),
+        "kafka" => kafka::source(spec, ctx),
         "datagen" => datagen::source(spec),
         "memory" => memory::source(spec, ctx),
         name @ ("print" | "blackhole") => {
@@ -354,6 +355,7 @@ pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
     match connector(spec)? {
         "kafka" => kafka::sink(spec, ctx),
         "filesystem" => filesystem::sink(spec, ctx),
+        "kafka" => kafka::sink(spec, ctx),
         "print" => print::sink(spec, ctx),
         "blackhole" => blackhole::sink(spec),
         "memory" => memory::sink(spec, ctx),
