@@ -334,7 +334,6 @@ pub trait Committer: Send {
 /// User: no such connector, one that cannot be read, or an option that does not fit.
 pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
     match connector(spec)? {
-        "kafka" => kafka::source(spec, ctx),
         "filesystem" => filesystem::source(spec, ctx),
         "kafka" => kafka::source(spec, ctx),
         "datagen" => datagen::source(spec),
@@ -353,7 +352,6 @@ pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
 /// User: no such connector, one that cannot be written, or an option that does not fit.
 pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
     match connector(spec)? {
-        "kafka" => kafka::sink(spec, ctx),
         "filesystem" => filesystem::sink(spec, ctx),
         "kafka" => kafka::sink(spec, ctx),
         "print" => print::sink(spec, ctx),
