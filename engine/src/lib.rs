@@ -6,11 +6,11 @@ pub mod error;
 
 pub mod config;
 
+pub mod metrics;
+
 pub mod crash;
 
 pub mod fault;
-
-pub mod metrics;
 
 pub mod stream;
 
@@ -21,3 +21,5 @@ pub mod connectors;
 pub mod sql;
 
 pub mod runtime;
+
+pub mod cli;

@@ -1,10 +1,24 @@
-//! The dataflow: what turns a stream plan into running work.
+//! The dataflow: workers, tasks, operators, checkpoints.
 //!
-//! Reading order: which worker owns a key ([`key_group`]), keys as dense numbers ([`groups`]), and what is
-//! kept for each of them ([`aggregates`]).
-
-pub mod key_group;
-
-pub mod groups;
+//! [`job::run`] runs a [`StreamPlan`](crate::sql::plan::StreamPlan) on this machine's threads. In reading order:
+//! [`job`] (one run, the coordinator), [`build`] (plan → tasks), [`source`] and [`task`] (what a worker steps),
+//! [`chain`] and [`operators`] (what rows go through), [`checkpoint`] (what survives).
+//!
+//! No globals: clocks, stores and connectors are arguments, so a whole job runs inside a test.
 
 pub mod aggregates;
+pub mod build;
+pub mod chain;
+pub mod channel;
+pub mod checkpoint;
+pub mod groups;
+pub mod inputs;
+pub mod job;
+pub mod key_group;
+pub mod key_range;
+pub mod operators;
+pub mod sink;
+pub mod source;
+pub mod statics;
+pub mod task;
+pub mod worker;

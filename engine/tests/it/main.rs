@@ -1,3 +1,5 @@
 //! The integration tests: one binary, so that the engine is linked once.
 
+mod case;
+mod matrix;
 mod tidy;

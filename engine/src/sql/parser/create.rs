@@ -134,6 +134,9 @@ impl Statements<'_> {
 
     fn options(&mut self, t: &mut CreateTable) -> Result<()> {
         self.token(&Token::LParen, "'('")?;
+        if self.p.consume_token(&Token::RParen) {
+            return Ok(());
+        }
         loop {
             let at = lex::span(self.peek().span);
             if matches!(self.peek().token, Token::RParen) && !t.options.is_empty() {
@@ -142,9 +145,8 @@ impl Statements<'_> {
             let key = self.string("an option's key")?;
             self.token(&Token::Eq, "'='")?;
             let value = self.string("an option's value")?;
-            if t.options.iter().any(|(k, ..)| *k == key) {
-                return Err(Error::user(format!("the option '{key}' stands twice")).at(at).help("remove one of them"));
-            }
+            // Of an option that stands twice Flink takes the last, too.
+            t.options.retain(|(k, ..)| *k != key);
             t.options.push((key, value, at));
             if !self.p.consume_token(&Token::Comma) {
                 break;

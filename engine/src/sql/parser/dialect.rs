@@ -76,6 +76,14 @@ pub(super) fn reserved_word(token: &Token) -> Option<&str> {
     }
 }
 
+/// A token as a message names it.
+pub(super) fn found(token: &Token) -> String {
+    match token {
+        Token::EOF => "the end of the text".to_string(),
+        other => format!("'{other}'"),
+    }
+}
+
 /// The word that stands here bare, in capitals.
 pub(super) fn word(token: &Token) -> Option<String> {
     match token {
@@ -284,11 +292,9 @@ impl FlinkDialect {
                 let e = Error::user("an array needs the word ARRAY").at(lex::span(first.span)).help("write ARRAY[…]");
                 return Err(self.fail(parser.index(), e));
             }
-            if !starts && first.token != Token::EOF {
-                self.note(
-                    parser.index(),
-                    Error::user(format!("expected an expression, found '{}'", first.token)).at(lex::span(first.span)),
-                );
+            if !starts {
+                let found = found(&first.token);
+                self.note(parser.index(), Error::user(format!("expected an expression, found {found}")).at(lex::span(first.span)));
             }
             return Ok(None);
         };
@@ -328,7 +334,10 @@ impl FlinkDialect {
             }
             "MATCH_RECOGNIZE" => Err(self.fail(parser.index(), not_yet("MATCH_RECOGNIZE", first))),
             _ if CLAUSES.contains(&name.as_str()) => {
-                let e = Error::user(format!("expected an expression, found {name}")).at(lex::span(first.span));
+                let mut e = Error::user(format!("expected an expression, found {name}")).at(lex::span(first.span));
+                if parser.index() > 0 && parser.token_at(parser.index() - 1).token == Token::Comma {
+                    e = e.help("remove the comma before it");
+                }
                 Err(self.fail(parser.index(), e))
             }
             _ if paren || !is_reserved(&name) || EXPRESSIONS.contains(&name.as_str()) => Ok(None),

@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Span as TokenSpan, Token};
 
-use super::dialect::{FlinkDialect, is_word, reserved, reserved_word, word};
+use super::dialect::{FlinkDialect, found, is_word, reserved, reserved_word, word};
 use super::interval::{IntervalValue, Unit, interval_value};
 use super::{lex, types};
 use crate::error::{Error, nearest};
@@ -57,7 +57,8 @@ const ARITHMETIC_UNITS: &[&str] = &["YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "
 pub(super) fn call(name: &str, args: Vec<Expr>, span: TokenSpan) -> Expr {
     let args = args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
     Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::with_quote_and_span('`', span, name)]),
+        // A quoted name is looked up as it stands; a bare one in any case, as the user's own calls are.
+        name: ObjectName::from(vec![Ident { value: name.to_string(), quote_style: name.starts_with('$').then_some('`'), span }]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
@@ -166,15 +167,15 @@ pub(super) fn time_literal(dialect: &FlinkDialect, p: &mut Parser, name: &str) -
     let index = p.index();
     let value = p.next_token();
     let Token::SingleQuotedString(s) = value.token else { return p.expected("a text literal", value) };
-    let (good, form) = match name {
+    let (exact, form) = match name {
         "DATE" => (date(&s), "2024-11-09"),
         "TIME" => (time(&s), "10:05:00"),
-        _ => (s.split_once(' ').is_some_and(|(d, t)| date(d) && time(t)), "2024-11-09 10:05:00.000"),
+        _ => (timestamp(&s), "2024-11-09 10:05:00.000"),
     };
-    if !good {
+    let Some(s) = exact else {
         let e = Error::user(format!("'{s}' is not a {name}")).at(lex::span(value.span)).help(format!("write {name} '{form}'"));
         return Err(dialect.fail(index, e));
-    }
+    };
     let function = match name {
         "DATE" => "$date",
         "TIME" => "$time",
@@ -183,20 +184,38 @@ pub(super) fn time_literal(dialect: &FlinkDialect, p: &mut Parser, name: &str) -
     Ok(call(function, vec![text(s, value.span)], first.span.union(&value.span)))
 }
 
-fn date(s: &str) -> bool {
-    s.len() == 10
-        && s.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() })
-        && NaiveDate::parse_from_str(s, "%Y-%m-%d").is_ok()
+/// `2024-1-9` → `2024-01-09`, where there is such a day.
+fn date(s: &str) -> Option<String> {
+    let [y, m, d] = numbers(s, '-')?;
+    NaiveDate::from_ymd_opt(y as i32, m, d).map(|d| d.format("%Y-%m-%d").to_string())
 }
 
-fn time(s: &str) -> bool {
-    let (whole, fraction) = s.split_once('.').unwrap_or((s, "0"));
-    let shape = whole.len() == 8 && whole.bytes().enumerate().all(|(i, b)| if i == 2 || i == 5 { b == b':' } else { b.is_ascii_digit() });
-    shape
-        && !whole.ends_with("60")
-        && NaiveTime::parse_from_str(whole, "%H:%M:%S").is_ok()
-        && (1..=9).contains(&fraction.len())
-        && fraction.bytes().all(|b| b.is_ascii_digit())
+/// `1:2:3.5` → `01:02:03.5`, with up to nine decimals.
+fn time(s: &str) -> Option<String> {
+    let (whole, fraction) = s.split_once('.').map_or((s, None), |(w, f)| (w, Some(f)));
+    let [h, m, s] = numbers(whole, ':')?;
+    let whole = NaiveTime::from_hms_opt(h, m, s)?.format("%H:%M:%S").to_string();
+    match fraction {
+        None => Some(whole),
+        Some(f) if (1..=9).contains(&f.len()) && f.bytes().all(|b| b.is_ascii_digit()) => Some(format!("{whole}.{f}")),
+        Some(_) => None,
+    }
+}
+
+/// A date and a time; without a time it is midnight.
+fn timestamp(s: &str) -> Option<String> {
+    let (d, t) = s.split_once(' ').unwrap_or((s, "0:0:0"));
+    Some(format!("{} {}", date(d)?, time(t)?))
+}
+
+fn numbers(s: &str, mark: char) -> Option<[u32; 3]> {
+    let mut out = [0; 3];
+    let mut parts = s.split(mark);
+    for o in &mut out {
+        let part = parts.next().filter(|p| (1..=4).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()))?;
+        *o = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(out)
 }
 
 pub(super) fn interval(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, ParserError> {
@@ -208,13 +227,13 @@ pub(super) fn interval(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, P
     let index = p.index();
     let value = p.next_token();
     let Token::SingleQuotedString(s) = &value.token else {
-        let e = Error::user(format!("an INTERVAL needs a text literal, found '{}'", value.token)).at(lex::span(value.span));
+        let e = Error::user(format!("an INTERVAL needs a text literal, found {}", found(&value.token))).at(lex::span(value.span));
         return Err(dialect.fail(index, e.help("write, say, INTERVAL '5' MINUTE")));
     };
-    let leading = interval_unit(dialect, p)?;
+    let (leading, digits_max) = interval_unit(dialect, p)?;
     let last = if is_word(&p.peek_token_ref().token, "TO") {
         p.advance_token();
-        Some(interval_unit(dialect, p)?)
+        Some(interval_unit(dialect, p)?.0)
     } else {
         None
     };
@@ -227,6 +246,12 @@ pub(super) fn interval(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, P
         fractional_seconds_precision: None,
     };
     let number = interval_value(&interval).map_err(|e| dialect.fail(index, e))?;
+    let digits = s.trim_start_matches(['-', '+', ' ']).bytes().skip_while(|b| *b == b'0').take_while(u8::is_ascii_digit).count();
+    if digits as u64 > digits_max {
+        let unit = leading.field();
+        let e = Error::user(format!("the number in INTERVAL '{s}' {unit} has more than {digits_max} digits")).at(lex::span(value.span));
+        return Err(dialect.fail(index, e.help(format!("say how many: INTERVAL '{s}' {unit}({digits}), or use a longer unit"))));
+    }
     if last.is_some() || leading == Unit::Quarter {
         let exact = match number {
             IntervalValue::Milliseconds(ms) => format!("{ms} milliseconds"),
@@ -239,22 +264,23 @@ pub(super) fn interval(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, P
     Ok(Expr::Interval(interval))
 }
 
-/// A unit of an INTERVAL, and its precision, which says nothing here.
-fn interval_unit(dialect: &FlinkDialect, p: &mut Parser) -> Result<Unit, ParserError> {
+/// A unit of an INTERVAL, and how many digits its number may have: two, where nothing is written.
+fn interval_unit(dialect: &FlinkDialect, p: &mut Parser) -> Result<(Unit, u64), ParserError> {
     let index = p.index();
     let token = p.next_token();
     let Some(unit) = word(&token.token).and_then(|w| Unit::of(&w)) else {
-        let e = Error::user(format!("an INTERVAL needs a unit, found '{}'", token.token)).at(lex::span(token.span));
+        let e = Error::user(format!("an INTERVAL needs a unit, found {}", found(&token.token))).at(lex::span(token.span));
         return Err(dialect.fail(index, e.help("one of YEAR, QUARTER, MONTH, WEEK, DAY, HOUR, MINUTE, SECOND: INTERVAL '5' MINUTE")));
     };
+    let mut digits_max = 2;
     if p.consume_token(&Token::LParen) {
-        p.parse_literal_uint()?;
+        digits_max = p.parse_literal_uint()?;
         if p.consume_token(&Token::Comma) {
             p.parse_literal_uint()?;
         }
         p.expect_token(&Token::RParen)?;
     }
-    Ok(unit)
+    Ok((unit, digits_max))
 }
 
 /// `TABLE t`, as an argument of a table function.
@@ -301,7 +327,7 @@ fn open(p: &mut Parser) -> (TokenSpan, String) {
 fn expect_word(dialect: &FlinkDialect, p: &mut Parser, wanted: &str) -> Result<(), ParserError> {
     let token = p.peek_token_ref();
     if !is_word(&token.token, wanted) {
-        let e = Error::user(format!("expected {wanted}, found '{}'", token.token)).at(lex::span(token.span));
+        let e = Error::user(format!("expected {wanted}, found {}", found(&token.token))).at(lex::span(token.span));
         return Err(dialect.fail(p.index(), e));
     }
     p.advance_token();

@@ -8,12 +8,19 @@
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Span as TokenSpan, Token, TokenWithSpan, Tokenizer, Whitespace};
 
-use super::dialect::FlinkDialect;
+use super::dialect::{FlinkDialect, word};
 use crate::error::{Error, Result, Span};
 
 /// The deepest direct nesting of parentheses. Deeper ones make the table-or-query guess behind FROM
 /// take exponential time.
 const PARENTHESES_MAX: usize = 12;
+
+/// The deepest nesting of parentheses.
+const DEPTH_MAX: usize = 100;
+
+/// The longest chain of operators (`a AND b AND …`, `x UNION ALL y UNION ALL …`). Each one nests the tree by
+/// a level, and trees are walked by recursion.
+const CHAIN_MAX: usize = 500;
 
 /// A text and where its lines start, to cut statements out of it.
 pub(super) struct Source<'a> {
@@ -57,6 +64,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(raw.len() / 2);
     let mut line_end = false;
     let mut open = 0;
+    let mut chains = Chains::default();
     for mut t in raw {
         if let Token::Whitespace(w) = &t.token {
             // The tokenizer keeps a line comment's end in the comment.
@@ -67,7 +75,17 @@ pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
         if open > PARENTHESES_MAX {
             return Err(Error::user(format!("more than {PARENTHESES_MAX} parentheses are opened in a row")).at(span(t.span)));
         }
-        if let Token::UnicodeStringLiteral(s) = &mut t.token {
+        if chains.outside.len() > DEPTH_MAX {
+            return Err(Error::user(format!("more than {DEPTH_MAX} parentheses are open"))
+                .at(span(t.span))
+                .help("split the statement with views"));
+        }
+        if chains.longest_with(&t.token) > CHAIN_MAX {
+            return Err(Error::user(format!("more than {CHAIN_MAX} operators stand in one chain"))
+                .at(span(t.span))
+                .help("use IN (…) instead of OR, or split the query with views"));
+        }
+        if let Token::UnicodeStringLiteral(s) | Token::NationalStringLiteral(s) = &mut t.token {
             t.token = Token::SingleQuotedString(std::mem::take(s));
         }
         match (&t.token, out.last_mut().map(|l| (&mut l.token, &mut l.span))) {
@@ -93,15 +111,56 @@ pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
         }
         line_end = false;
     }
+    // The end of the text has a place too: behind the last token.
+    let end = out.last().map_or(Location::new(1, 1), |t| t.span.end);
+    out.push(TokenWithSpan::new(Token::EOF, TokenSpan::new(end, end)));
     Ok(out)
+}
+
+/// How many operators and set operators stand in a row, for each open parenthesis.
+#[derive(Default)]
+struct Chains {
+    here: (usize, usize),
+    outside: Vec<(usize, usize)>,
+}
+
+impl Chains {
+    fn longest_with(&mut self, token: &Token) -> usize {
+        match token {
+            Token::LParen => self.outside.push(std::mem::take(&mut self.here)),
+            Token::RParen => self.here = self.outside.pop().unwrap_or_default(),
+            Token::SemiColon => *self = Self::default(),
+            Token::Comma => self.here.0 = 0,
+            Token::Plus
+            | Token::Minus
+            | Token::Mul
+            | Token::Div
+            | Token::Mod
+            | Token::StringConcat
+            | Token::Period
+            | Token::LBracket
+            | Token::Lt
+            | Token::Gt
+            | Token::Eq => self.here.0 += 1,
+            other => match word(other).as_deref() {
+                Some("AND" | "OR" | "IS" | "JOIN") => self.here.0 += 1,
+                Some("WHEN" | "THEN" | "ELSE" | "SELECT") => self.here.0 = 0,
+                Some("UNION" | "EXCEPT" | "INTERSECT") => self.here.1 += 1,
+                _ => {}
+            },
+        }
+        self.here.0.max(self.here.1)
+    }
 }
 
 /// Refuses tokens that the scan cannot see.
 fn check(t: &TokenWithSpan) -> Result<()> {
     let refuse = |message: &str, help: &str| Err(Error::user(message).at(span(t.span)).help(help));
     match &t.token {
+        Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("MATCH_RECOGNIZE") => {
+            refuse("MATCH_RECOGNIZE is not yet supported", "leave the statement out")
+        }
         Token::Number(n, true) => refuse(&format!("'{n}L' is not a number of this dialect"), "write the number without L"),
-        Token::NationalStringLiteral(_) => refuse("N'…' is not supported", "write '…': all text is Unicode"),
         Token::HexStringLiteral(h) if t.span.end.column.saturating_sub(t.span.start.column) == h.chars().count() as u64 + 2 => {
             refuse(&format!("'0x{h}' is not a number of this dialect"), &format!("write X'{h}' for bytes"))
         }
@@ -258,6 +317,7 @@ impl Scan {
             ),
             // A $ inside a name belongs to the name.
             ('$', _) if self.at > 0 && (self.chars[self.at - 1].is_alphanumeric() || matches!(self.chars[self.at - 1], '_' | '$')) => None,
+            ('&', Some('\'')) if self.at > 0 && matches!(self.chars[self.at - 1], 'u' | 'U') => None,
             ('&' | '|' | '^' | '~', _) => {
                 refuse(1, &format!("the operator {c} does not exist in this dialect"), "there are no operators on bits")
             }

@@ -17,6 +17,7 @@ mod forms;
 pub mod interval;
 pub mod keywords;
 mod lex;
+mod refusals;
 pub mod render;
 mod statements;
 mod strict;

@@ -1,5 +1,9 @@
 //! Statements as SHOW CREATE prints them. Secret options are masked.
 
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, VisitMut, VisitorMut};
+
 use super::statements::{CATALOG, DATABASE};
 use crate::config::masked;
 use crate::sql::ast::{ColumnKind, CreateTable, CreateView, Name};
@@ -24,14 +28,14 @@ pub fn show_create_table(t: &CreateTable) -> String {
                     key.as_ref().map_or(String::new(), |k| format!(" FROM {}", text(k))),
                     if *is_virtual { " VIRTUAL" } else { "" }
                 ),
-                ColumnKind::Computed(e) => format!("AS {e}"),
+                ColumnKind::Computed(e) => format!("AS {}", sql(e)),
             };
             let comment = c.comment.as_ref().map_or(String::new(), |s| format!(" COMMENT {}", text(s)));
             format!("  {} {kind}{comment}", name(&c.name.value))
         })
         .collect();
     if let Some(w) = &t.watermark {
-        elements.push(format!("  WATERMARK FOR {} AS {}", name(&w.column.value), w.expr));
+        elements.push(format!("  WATERMARK FOR {} AS {}", name(&w.column.value), sql(&w.expr)));
     }
     if !t.primary_key.is_empty() {
         elements.push(format!("  CONSTRAINT {} PRIMARY KEY ({}) NOT ENFORCED", name(&key_name(&t.primary_key)), names(&t.primary_key)));
@@ -93,7 +97,78 @@ fn key_name(keys: &[Name]) -> String {
     format!("PK_{}", keys.iter().map(|k| k.value.as_str()).collect::<Vec<_>>().join("_"))
 }
 
-/// Flink prints STRING as VARCHAR(2147483647) and BYTES likewise.
+/// A type in Flink's long form: STRING is VARCHAR(2147483647), BYTES and TIMESTAMP_LTZ likewise.
 fn type_text(t: &SqlType) -> String {
-    t.to_string()
+    let not_null = |null: &bool| if *null { "" } else { " NOT NULL" };
+    match t {
+        SqlType::VarChar(n) => format!("VARCHAR({n})"),
+        SqlType::VarBinary(n) => format!("VARBINARY({n})"),
+        SqlType::TimestampLtz(p) => format!("TIMESTAMP({p}) WITH LOCAL TIME ZONE"),
+        SqlType::Row(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(n, t, null)| format!("{} {}{}", name(n), type_text(t), not_null(null))).collect();
+            format!("ROW<{}>", fields.join(", "))
+        }
+        SqlType::Array(t, null) => format!("ARRAY<{}{}>", type_text(t), not_null(null)),
+        SqlType::Map(k, v, null) => format!("MAP<{}, {}{}>", type_text(k), type_text(v), not_null(null)),
+        other => other.to_string(),
+    }
+}
+
+/// An expression as SQL again: names in back-ticks, `$`-calls in their own grammar.
+fn sql(e: &Expr) -> String {
+    let mut e = e.clone();
+    let _ = VisitMut::visit(&mut e, &mut Unparse);
+    e.to_string()
+}
+
+struct Unparse;
+
+impl VisitorMut for Unparse {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, e: &mut Expr) -> ControlFlow<()> {
+        match e {
+            Expr::Identifier(i) => i.quote_style = Some('`'),
+            Expr::CompoundIdentifier(parts) => parts.iter_mut().for_each(|i| i.quote_style = Some('`')),
+            Expr::Function(f) => {
+                if let Some(text) = own_grammar(f) {
+                    // An identifier without quotes prints as it stands.
+                    *e = Expr::Identifier(Ident::new(text));
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The text of a `$`-call.
+fn own_grammar(f: &Function) -> Option<String> {
+    let FunctionArguments::List(list) = &f.args else { return None };
+    let args: Vec<&Expr> = list
+        .args
+        .iter()
+        .filter_map(|a| match a {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e),
+            _ => None,
+        })
+        .collect();
+    let bare = |e: &Expr| match e {
+        Expr::Value(v) => v.value.clone().into_string(),
+        _ => None,
+    };
+    let name = f.name.to_string();
+    Some(match (name.trim_matches('`'), args.as_slice()) {
+        ("$cast", [e, t]) => format!("CAST({e} AS {})", bare(t)?),
+        ("$try_cast", [e, t]) => format!("TRY_CAST({e} AS {})", bare(t)?),
+        ("$floor_to", [e, u]) => format!("FLOOR({e} TO {})", bare(u)?),
+        ("$ceil_to", [e, u]) => format!("CEIL({e} TO {})", bare(u)?),
+        ("$extract", [u, e]) => format!("EXTRACT({} FROM {e})", bare(u)?),
+        ("$timestampdiff", [u, a, b]) => format!("TIMESTAMPDIFF({}, {a}, {b})", bare(u)?),
+        ("$timestampadd", [u, a, b]) => format!("TIMESTAMPADD({}, {a}, {b})", bare(u)?),
+        ("$date", [t]) => format!("DATE {t}"),
+        ("$time", [t]) => format!("TIME {t}"),
+        ("$timestamp", [t]) => format!("TIMESTAMP {t}"),
+        _ => return None,
+    })
 }

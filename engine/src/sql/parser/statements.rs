@@ -1,7 +1,7 @@
 //! Statements: which one it is, and its parts.
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
-use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span as TokenSpan, Token, TokenWithSpan};
 
 use super::dialect::{FlinkDialect, is_word, reserved, reserved_word, word};
@@ -16,47 +16,17 @@ pub(super) const CATALOG: &str = "default_catalog";
 pub(super) const DATABASE: &str = "default_database";
 
 /// Words that start a statement of this version.
-const STARTS: &[&str] = &[
+pub(super) const STARTS: &[&str] = &[
     "BEGIN", "CREATE", "DESC", "DESCRIBE", "DROP", "EXECUTE", "EXPLAIN", "INSERT", "RESET", "SELECT", "SET", "SHOW", "USE", "VALUES",
     "WITH",
 ];
 /// Words that start a statement of Flink's that this version does not have.
 const LATER: &[&str] =
     &["ADD", "ALTER", "ANALYZE", "CALL", "COMPILE", "DELETE", "LOAD", "REMOVE", "STOP", "TRUNCATE", "UNLOAD", "UPDATE", "UPSERT"];
-/// Words that join the parts of a query, for "did you mean".
-const JOINTS: &[&str] = &[
-    "FROM",
-    "WHERE",
-    "GROUP",
-    "HAVING",
-    "ORDER",
-    "LIMIT",
-    "UNION",
-    "JOIN",
-    "LEFT",
-    "INNER",
-    "CROSS",
-    "USING",
-    "BETWEEN",
-    "LIKE",
-    "FILTER",
-    "VALUES",
-    "SELECT",
-    "WATERMARK",
-    "COMMENT",
-    "PARTITIONED",
-    "PRIMARY",
-    "CONSTRAINT",
-    "ENFORCED",
-    "METADATA",
-    "VIRTUAL",
-    "INTERVAL",
-];
-
 /// Reads statements one after the other.
 pub(super) struct Statements<'a> {
     pub(super) p: Parser<'a>,
-    dialect: &'a FlinkDialect,
+    pub(super) dialect: &'a FlinkDialect,
     source: Source<'a>,
 }
 
@@ -370,8 +340,8 @@ impl<'a> Statements<'a> {
             columns = self.names("a column")?;
         }
         let query = self.query()?;
-        if self.at("ON") {
-            return Err(self.later("ON CONFLICT"));
+        if self.accept("ON") {
+            return Err(self.later("ON"));
         }
         Ok(Insert { table, partition, columns, query })
     }
@@ -399,7 +369,7 @@ impl<'a> Statements<'a> {
     }
 
     /// The place of the token taken last.
-    fn last(&self) -> TokenSpan {
+    pub(super) fn last(&self) -> TokenSpan {
         self.p.token_at(self.p.index().saturating_sub(1)).span
     }
 
@@ -408,7 +378,7 @@ impl<'a> Statements<'a> {
         self.source.slice(from, self.last().end).to_string()
     }
 
-    fn ends(&self) -> bool {
+    pub(super) fn ends(&self) -> bool {
         matches!(self.peek().token, Token::EOF | Token::SemiColon)
     }
 
@@ -490,110 +460,6 @@ impl<'a> Statements<'a> {
             return Ok(());
         }
         Err(self.expected(&format!("the end of {what}, or ';'")))
-    }
-
-    // ---- errors
-
-    /// Something that a later version has, from the token before the next.
-    pub(super) fn later(&self, what: &str) -> Error {
-        let more = word(&self.peek().token).filter(|w| !what.ends_with(w.as_str())).map_or(String::new(), |w| format!(" {w}"));
-        let at = if self.ends() { self.last() } else { self.peek().span };
-        Error::user(format!("{what}{more} is not yet supported")).at(lex::span(at))
-    }
-
-    pub(super) fn expected(&self, what: &str) -> Error {
-        self.unexpected(self.p.index(), &format!("expected {what}, "), None)
-    }
-
-    pub(super) fn expected_help(&self, what: &str, help: &str) -> Error {
-        self.unexpected(self.p.index(), &format!("expected {what}, "), Some(help))
-    }
-
-    /// An error of sqlparser's, or the one behind it that lies farther on.
-    pub(super) fn error(&self, e: ParserError) -> Error {
-        let message = match e {
-            ParserError::RecursionLimitExceeded => {
-                return Error::user("the statement is nested too deeply").at(lex::span(self.peek().span)).help("split it with views");
-            }
-            ParserError::TokenizerError(m) | ParserError::ParserError(m) => m,
-        };
-        let (message, place) = match message.rsplit_once(" at Line: ") {
-            Some((m, place)) => (m.to_string(), place.split_once(", Column: ").and_then(|(l, c)| Some((l.parse().ok()?, c.parse().ok()?)))),
-            None => (message, None),
-        };
-        let place: Option<(u64, u64)> = place;
-        let index = place.map_or_else(|| self.end_index(), |at| self.index_of(at));
-        let reached = self.dialect.reached();
-        if let Some(noted) = self.dialect.take(index.min(reached)) {
-            return noted;
-        }
-        if reached > index {
-            return self.unexpected(reached, "", None);
-        }
-        let text = match message.strip_prefix("Expected: ").and_then(|m| m.split_once(", found: ")) {
-            Some((what, _)) => format!("expected {what}, "),
-            None => return Error::user(message).at(lex::span(self.p.token_at(index).span)),
-        };
-        self.unexpected(index, &text, None)
-    }
-
-    fn index_of(&self, (line, column): (u64, u64)) -> usize {
-        let mut i = 0;
-        loop {
-            let t = self.p.token_at(i);
-            let start = t.span.start;
-            if t.token == Token::EOF || (start.line, start.column) >= (line, column) {
-                return i;
-            }
-            i += 1;
-        }
-    }
-
-    fn end_index(&self) -> usize {
-        let mut i = self.p.index();
-        while self.p.token_at(i).token != Token::EOF {
-            i += 1;
-        }
-        i
-    }
-
-    /// "… found 'x'", with what may have been meant.
-    fn unexpected(&self, index: usize, lead: &str, help: Option<&str>) -> Error {
-        let t = self.p.token_at(index);
-        let before = (index > 0).then(|| self.p.token_at(index - 1));
-        let found = match &t.token {
-            Token::EOF => "the end of the text".to_string(),
-            other => format!("'{other}'"),
-        };
-        let message = if lead.is_empty() { format!("did not expect {found} here") } else { format!("{lead}found {found}") };
-        let at = match (&t.token, before) {
-            // Behind the last token, so that the caret shows where more is missing.
-            (Token::EOF, Some(b)) => Span { line: b.span.end.line as u32, column: b.span.end.column as u32, width: 1 },
-            _ => lex::span(t.span),
-        };
-        let e = Error::user(message).at(at);
-        if let Some(help) = help {
-            return e.help(help);
-        }
-        // `FORM t`: the misspelled word was taken for an alias, so the one before is looked at, too.
-        let near = |t: &TokenWithSpan| {
-            let w = word(&t.token).filter(|w| w.len() > 2 && reserved_word(&t.token).is_none())?;
-            nearest(&w, JOINTS.iter().copied()).map(|n| format!("did you mean {n} instead of {w}?"))
-        };
-        if let Some(help) = near(t).or_else(|| before.and_then(near)) {
-            return e.help(help);
-        }
-        match (reserved_word(&t.token), &t.token) {
-            (Some(w), _)
-                if !JOINTS.contains(&w.to_ascii_uppercase().as_str())
-                    && !matches!(w.to_ascii_uppercase().as_str(), "AND" | "OR" | "ON" | "AS" | "BY" | "SET" | "END") =>
-            {
-                e.help(format!("{} is a reserved word; to use it as a name, write it in back-ticks: `{w}`", w.to_ascii_uppercase()))
-            }
-            (_, Token::Comma | Token::RParen) if before.is_some_and(|b| b.token == Token::Comma) => e.help("remove the comma before it"),
-            (_, Token::Word(_)) if index > 0 && STARTS.iter().any(|s| is_word(&t.token, s)) => e.help("a statement ends with ;"),
-            _ => e,
-        }
     }
 }
 

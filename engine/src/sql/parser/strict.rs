@@ -542,7 +542,7 @@ fn check_expr(e: &mut Expr, window: bool) -> Result<()> {
         Expr::InList { list, .. } if list.is_empty() => Err(refuse(at, "the list behind IN is empty", "put at least one value into it")),
         Expr::InList { .. } => Ok(()),
         Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
-            Err(later(at, "GROUPING SETS, CUBE and ROLLUP").help("write one INSERT for each grouping"))
+            Err(later(at, "grouping by GROUPING SETS, CUBE or ROLLUP").help("write one INSERT for each grouping"))
         }
         Expr::AnyOp { .. } | Expr::AllOp { .. } => Err(later(at, "a comparison with ANY, SOME or ALL").help("write IN, or EXISTS")),
         Expr::Collate { .. } => Err(refuse(at, "COLLATE does not exist in this dialect", "text compares by code points")),

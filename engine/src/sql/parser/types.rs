@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Span as TokenSpan, Token};
 
-use super::dialect::{is_word, reserved, reserved_word, word};
+use super::dialect::{found, is_word, reserved, reserved_word, word};
 use super::lex;
 use crate::error::{Error, Result};
 use crate::stream::SqlType;
@@ -16,7 +16,7 @@ pub(super) fn take(p: &mut Parser) -> Result<(SqlType, TokenSpan)> {
     let first = p.next_token();
     let mut end = first.span;
     let Some(name) = word(&first.token) else {
-        return Err(Error::user(format!("expected a type, found '{}'", first.token))
+        return Err(Error::user(format!("expected a type, found {}", found(&first.token)))
             .at(lex::span(first.span))
             .help("write, say, STRING, BIGINT or TIMESTAMP(3)"));
     };
