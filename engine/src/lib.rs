@@ -6,6 +6,12 @@ pub mod error;
 
 pub mod config;
 
+pub mod crash;
+
+pub mod fault;
+
+pub mod metrics;
+
 pub mod stream;
 
 pub mod formats;
@@ -13,3 +19,5 @@ pub mod formats;
 pub mod connectors;
 
 pub mod sql;
+
+pub mod runtime;

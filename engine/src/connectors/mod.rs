@@ -27,7 +27,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result, nearest};
 use crate::formats::{Decoded, Records};
 use crate::stream::{Epoch, StreamBatch, Watermark};
 
@@ -328,5 +328,65 @@ pub trait Committer: Send {
     }
 }
 
+/// The table that `spec` describes, to be read.
+///
+/// # Errors
+/// User: no such connector, one that cannot be read, or an option that does not fit.
+pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
+    match connector(spec)? {
+        "filesystem" => filesystem::source(spec, ctx),
+        "kafka" => kafka::source(spec, ctx),
+        "datagen" => datagen::source(spec),
+        "memory" => memory::source(spec, ctx),
+        name @ ("print" | "blackhole") => {
+            let e = Error::user(format!("table '{}' cannot be read: the connector '{name}' only takes rows", spec.name));
+            Err(e.help("read from a table with the connector kafka, filesystem or datagen"))
+        }
+        name => Err(unknown(spec, name)),
+    }
+}
+
+/// The table that `spec` describes, to be written.
+///
+/// # Errors
+/// User: no such connector, one that cannot be written, or an option that does not fit.
+pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
+    match connector(spec)? {
+        "filesystem" => filesystem::sink(spec, ctx),
+        "kafka" => kafka::sink(spec, ctx),
+        "print" => print::sink(spec, ctx),
+        "blackhole" => blackhole::sink(spec),
+        "memory" => memory::sink(spec, ctx),
+        "datagen" => {
+            let e = Error::user(format!("table '{}' cannot be written: the connector 'datagen' only makes rows", spec.name));
+            Err(e.help("write to a table with the connector kafka, filesystem, print or blackhole"))
+        }
+        name => Err(unknown(spec, name)),
+    }
+}
+
+/// All connectors, for messages and completion.
+pub const CONNECTORS: &[&str] = &["blackhole", "datagen", "filesystem", "kafka", "memory", "print"];
+
+fn connector(spec: &TableSpec) -> Result<&str> {
+    spec.options.get("connector").map(String::as_str).ok_or_else(|| {
+        Error::user(format!("table '{}' has no option 'connector'", spec.name))
+            .help(format!("add 'connector' = '…' to its WITH clause; there are {}", CONNECTORS.join(", ")))
+    })
+}
+
+fn unknown(spec: &TableSpec, name: &str) -> Error {
+    let e = Error::user(format!("table '{}' has an unknown connector '{name}'", spec.name));
+    match nearest(name, CONNECTORS.iter().copied()) {
+        Some(n) => e.help(format!("did you mean '{n}'?")),
+        None => e.help(format!("there are {}", CONNECTORS.join(", "))),
+    }
+}
+
+pub mod blackhole;
+pub mod datagen;
+pub mod filesystem;
 pub mod kafka;
 pub mod memory;
+pub mod metadata;
+pub mod print;

@@ -120,6 +120,24 @@ impl ParquetRows {
         zone: Tz,
         batch_rows: usize,
     ) -> Result<Self> {
+        Self::open_at(options, file, path, physical, wanted, zone, batch_rows, 0)
+    }
+
+    /// The same, behind the first `skip` rows of the file; row groups before them are not read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    #[allow(clippy::too_many_arguments, reason = "the position beside what a file is opened with")]
+    pub fn open_at(
+        options: &ParquetOptions,
+        file: File,
+        path: &str,
+        physical: &SchemaRef,
+        wanted: &[usize],
+        zone: Tz,
+        batch_rows: usize,
+        skip: usize,
+    ) -> Result<Self> {
         let unreadable = |e: parquet::errors::ParquetError| Error::user(format!("'{path}' cannot be read as Parquet")).caused_by(e);
         let read = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let mut metadata = ArrowReaderMetadata::load(&file, read()).map_err(unreadable)?;
@@ -159,6 +177,7 @@ impl ParquetRows {
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_batch_size(batch_rows.max(1))
+            .with_offset(skip)
             .build()
             .map_err(unreadable)?;
         Ok(Self { reader, path: path.to_string(), schema, places, zone })

@@ -17,6 +17,7 @@ use chrono_tz::Tz;
 use datafusion::physical_expr::PhysicalExpr;
 
 use crate::connectors::{Scan, SinkTable, SourceTable, TableSpec};
+pub use crate::stream::window::WindowShape;
 
 /// Index of a node in its plan.
 pub type NodeId = usize;
@@ -76,6 +77,23 @@ pub enum Op {
     Sink(SinkOp),
 }
 
+impl Op {
+    /// The operator's name in EXPLAIN, messages and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Source(_) => "Source",
+            Self::Calc(_) => "Calc",
+            Self::WindowAssign(_) => "WindowAssign",
+            Self::WindowAggregate(_) => "WindowAggregate",
+            Self::GroupAggregate(_) => "GroupAggregate",
+            Self::StaticJoin(_) => "StaticJoin",
+            Self::Union => "Union",
+            Self::Limit(_) => "Limit",
+            Self::Sink(_) => "Sink",
+        }
+    }
+}
+
 /// Reads a table: connector columns → computed columns → watermark.
 #[derive(Clone)]
 pub struct SourceOp {
@@ -122,27 +140,6 @@ pub struct CalcOp {
     pub predicate: Option<Expr>,
     /// One expression a column of the node's schema; `None`: the input's columns as they are.
     pub project: Option<Vec<Expr>>,
-}
-
-/// Window shape; all in ms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WindowShape {
-    /// TUMBLE
-    Tumble {
-        /// Size.
-        size: i64,
-        /// Offset.
-        offset: i64,
-    },
-    /// HOP
-    Hop {
-        /// Slide.
-        slide: i64,
-        /// Size; a multiple of the slide where it is aggregated.
-        size: i64,
-        /// Offset.
-        offset: i64,
-    },
 }
 
 /// Where the windows of a row come from.
@@ -253,8 +250,10 @@ pub struct AggregateCall {
 pub struct StaticJoinOp {
     /// How the static side is read: source (bounded), then filters and columns on it.
     pub side: SourceOp,
-    /// Steps over the side's source, in order.
-    pub side_calcs: Vec<CalcOp>,
+    /// Schema of the side's source.
+    pub side_source_schema: SchemaRef,
+    /// Steps over the side's source, in order, each with its schema.
+    pub side_calcs: Vec<(CalcOp, SchemaRef)>,
     /// Schema of the side behind its steps.
     pub side_schema: SchemaRef,
     /// Key columns of the stream.

@@ -40,16 +40,18 @@ struct SplitTime {
 }
 
 /// The time of all splits of one source.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SourceClock {
     splits: Vec<SplitTime>,
     merged: i64,
+    /// Planted fault: rows are measured against the watermark before their batch.
+    per_batch: bool,
 }
 
 impl SourceClock {
-    /// A clock without splits; its merged watermark is [`Watermark::MIN`].
-    pub fn new() -> Self {
-        Self { splits: Vec::new(), merged: i64::MIN }
+    /// A clock without splits whose merged watermark is `merged` (a checkpoint's, or [`Watermark::MIN`]).
+    pub fn new(merged: Watermark) -> Self {
+        Self { splits: Vec::new(), merged: merged.0, per_batch: crate::fault::planted("watermark-per-batch") }
     }
 
     /// Adds the next split (numbered in order of adding), at `watermark`.
@@ -71,8 +73,9 @@ impl SourceClock {
         let mut watermark = at.watermark;
         let mut behind: Option<Vec<i64>> = None;
         for i in 0..rowtime.len() {
-            if rowtime.is_valid(i) && rowtime.value(i) <= watermark {
-                behind.get_or_insert_with(|| vec![i64::MIN; rowtime.len()])[i] = watermark;
+            let before = if self.per_batch { at.watermark } else { watermark };
+            if rowtime.is_valid(i) && rowtime.value(i) <= before {
+                behind.get_or_insert_with(|| vec![i64::MIN; rowtime.len()])[i] = before;
             }
             if candidate.is_valid(i) {
                 watermark = watermark.max(candidate.value(i));
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_row_is_measured_against_its_split_before_it() {
-        let mut clock = SourceClock::new();
+        let mut clock = SourceClock::new(Watermark::MIN);
         clock.add_split(Watermark::MIN);
         let behind = clock.stamp(0, &times(&[10, 14, 11, 20]), &times(&[8, 12, 9, 18])).expect("one row is behind");
         assert_eq!(&behind[..], &[i64::MIN, i64::MIN, 12, i64::MIN]);
@@ -155,7 +158,7 @@ mod tests {
         let rows = [10, 14, 11, 20, 5, 18, 19, 30, 17];
         let wm: Vec<i64> = rows.iter().map(|t| t - 2).collect();
         let run = |size: usize| -> Vec<i64> {
-            let mut clock = SourceClock::new();
+            let mut clock = SourceClock::new(Watermark::MIN);
             clock.add_split(Watermark::MIN);
             let stamp = |(r, w): (&[i64], &[i64])| match clock.stamp(0, &times(r), &times(w)) {
                 Some(behind) => behind.to_vec(),
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_idle_split_does_not_hold_the_minimum_and_nothing_goes_back() {
-        let mut clock = SourceClock::new();
+        let mut clock = SourceClock::new(Watermark::MIN);
         clock.add_split(Watermark::MIN);
         clock.add_split(Watermark::MIN);
         clock.stamp(0, &times(&[10]), &times(&[10]));

@@ -1,0 +1,51 @@
+//! The command line: one file a command, and the pieces that several commands show things with.
+//!
+//! What must always hold: stdout carries rows only; progress and messages go to stderr.
+
+pub mod execute;
+pub mod generate;
+pub mod output;
+pub mod progress;
+pub mod run;
+pub mod signals;
+pub mod table;
+pub mod usage;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Stream SQL on Apache Arrow DataFusion: Kafka in; Parquet, models and predictions out.
+#[derive(Debug, Parser)]
+#[command(name = "velosql", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs SQL files: every INSERT of a file is one job
+    Run(run::RunArgs),
+    /// Says whether SQL files can run (0 yes, 1 yes but not on Flink, 2 no)
+    Check(run::CheckArgs),
+    /// Shows the stream plan of SQL files
+    Explain(run::ExplainArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => run::check(&args),
+        Command::Explain(args) => run::explain_files(&args),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.kind().exit_status())
+        }
+    }
+}

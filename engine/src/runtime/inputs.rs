@@ -1,0 +1,117 @@
+//! The lanes into a task: watermarks merged, barriers aligned.
+//!
+//! ```text
+//!  lane 0  ─ b b W5 b │B1│ b b …      held back until every lane has delivered B1 (or has ended)
+//!  lane 1  ─ b W3 b b b b │B1│
+//!  out       b b b W3 b b b │B1│ …     W = min over lanes that are not idle
+//! ```
+//!
+//! What must hold: after a barrier nothing of its lane is read until the barrier has been seen on every
+//! lane that has not ended; the merged watermark never goes back; with a planted fault
+//! (`VELOSQL_FAULT=unaligned-barrier`) the first rule is broken on purpose, and a test turns red.
+
+use std::time::Instant;
+
+use super::channel::LaneReceiver;
+use crate::stream::{Barrier, Message, Watermark};
+
+struct Lane {
+    receiver: LaneReceiver,
+    watermark: Watermark,
+    idle: bool,
+    ended: bool,
+    barrier: Option<Barrier>,
+}
+
+/// All lanes of one task.
+pub struct Inputs {
+    lanes: Vec<Lane>,
+    next: usize,
+    merged: Watermark,
+    was_idle: bool,
+    aligning_since: Option<Instant>,
+    aligned_ms: u64,
+    unaligned: bool,
+}
+
+impl Inputs {
+    /// Lanes that start at `watermark` (the restored one, or [`Watermark::MIN`]).
+    pub fn new(receivers: Vec<LaneReceiver>, watermark: Watermark) -> Self {
+        let lane = |receiver| Lane { receiver, watermark: Watermark::MIN, idle: false, ended: false, barrier: None };
+        let lanes = receivers.into_iter().map(lane).collect();
+        let unaligned = crate::fault::planted("unaligned-barrier");
+        Self { lanes, next: 0, merged: watermark, was_idle: false, aligning_since: None, aligned_ms: 0, unaligned }
+    }
+
+    /// The next message for the task; `None` when nothing can be read now. Batches pass as they come; a
+    /// watermark only where the merged one moved; one barrier once all lanes have delivered it; one end.
+    pub fn next(&mut self) -> Option<Message> {
+        for _ in 0..self.lanes.len() {
+            let index = self.next;
+            self.next = (self.next + 1) % self.lanes.len();
+            let lane = &mut self.lanes[index];
+            if lane.ended || (lane.barrier.is_some() && !self.unaligned) {
+                continue;
+            }
+            let Some(message) = lane.receiver.try_recv() else { continue };
+            match message {
+                Message::Batch(batch) => {
+                    lane.idle = false;
+                    self.was_idle = false;
+                    // The lane stays the next one: a full lane is drained before the following is asked.
+                    self.next = index;
+                    return Some(Message::Batch(batch));
+                }
+                Message::Watermark(w) => {
+                    lane.watermark = lane.watermark.max(w);
+                    lane.idle = false;
+                }
+                Message::Idle => lane.idle = true,
+                Message::Barrier(barrier) => {
+                    lane.barrier = Some(barrier);
+                    self.aligning_since.get_or_insert_with(Instant::now);
+                }
+                Message::End => lane.ended = true,
+            }
+            if let Some(out) = self.settle() {
+                return Some(out);
+            }
+        }
+        None
+    }
+
+    /// What follows from the lanes' state after a control message.
+    fn settle(&mut self) -> Option<Message> {
+        if self.lanes.iter().all(|l| l.ended) {
+            return Some(Message::End);
+        }
+        let arrived = |l: &Lane| l.barrier.is_some() || l.ended;
+        if self.lanes.iter().any(|l| l.barrier.is_some()) && (self.lanes.iter().all(arrived) || self.unaligned) {
+            let barrier = self.lanes.iter().find_map(|l| l.barrier);
+            let complete = self.lanes.iter().all(arrived);
+            if complete {
+                self.lanes.iter_mut().for_each(|l| l.barrier = None);
+                self.aligned_ms += self.aligning_since.take().map_or(0, |at| at.elapsed().as_millis() as u64);
+                return barrier.map(Message::Barrier);
+            }
+        }
+        let active = self.lanes.iter().filter(|l| !l.idle && !l.ended).map(|l| l.watermark).min();
+        match active {
+            Some(w) if w > self.merged => {
+                self.merged = w;
+                self.was_idle = false;
+                Some(Message::Watermark(w))
+            }
+            None if !self.was_idle => {
+                self.was_idle = true;
+                Some(Message::Idle)
+            }
+            _ => None,
+        }
+    }
+
+    /// Milliseconds waited for alignment since the last call.
+    pub fn take_aligned_ms(&mut self) -> u64 {
+        std::mem::take(&mut self.aligned_ms)
+    }
+}

@@ -1,0 +1,154 @@
+//! A case is a file: a query, its input, the rows that must come out.
+//!
+//! ```text
+//!  -- what the case is about, and where its expected rows come from
+//!  CREATE TABLE t (…) WITH ('connector' = 'memory');
+//!  CREATE TABLE result (…) WITH ('connector' = 'memory');
+//!  INSERT INTO result SELECT …;
+//!  ==== input t splits 2 [added 1 at 4] [gap 300 ms at 6]
+//!  0 {"k": 1, "ts": "2024-01-01 00:00:01"}        split number, then the record
+//!  ==== file stations.csv                          written beside the case; ${DIR} in the query names the folder
+//!  ==== expect result [in order]
+//!  +I[1, 2024-01-01T00:00, 3]
+//!  ==== late 1 [after idle 0] [rejected 2]
+//! ```
+//!
+//! A result is compared as the table that its changes describe: a multiset of rows.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use velosql::connectors::memory::Hub;
+use velosql::stream::RowKind;
+
+/// A parsed case.
+#[derive(Debug, Clone, Default)]
+pub struct Case {
+    /// File stem.
+    pub name: String,
+    /// The SQL text.
+    pub sql: String,
+    /// Input tables.
+    pub inputs: Vec<Input>,
+    /// Files beside the query: name, content.
+    pub files: Vec<(String, String)>,
+    /// Expected rows by table.
+    pub expected: BTreeMap<String, Expected>,
+    /// Expected counters: late, late_after_idle, rejected.
+    pub counts: Counts,
+}
+
+/// Rows that must come out.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// `[a, b]`, in file order.
+    pub rows: Vec<String>,
+    /// The order counts.
+    pub in_order: bool,
+}
+
+/// Rows that must not be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Dropped from all their windows.
+    pub late: u64,
+    /// Dropped because their split slept.
+    pub late_after_idle: u64,
+    /// Could not be read.
+    pub rejected: u64,
+}
+
+/// One input table.
+#[derive(Debug, Clone, Default)]
+pub struct Input {
+    /// Table name.
+    pub table: String,
+    /// Number of splits.
+    pub splits: usize,
+    /// (count, at): so many of the last splits appear when so many records have been answered.
+    pub added: Option<(usize, usize)>,
+    /// (time, at): silence.
+    pub gap: Option<(Duration, usize)>,
+    /// (split, record) in order of arrival.
+    pub records: Vec<(usize, String)>,
+}
+
+impl Case {
+    /// Parses the text of a case file.
+    pub fn parse(name: &str, text: &str) -> Self {
+        let mut case = Self { name: name.into(), ..Self::default() };
+        let mut sections = text.split("\n==== ");
+        case.sql = sections.next().unwrap_or_default().to_string();
+        for section in sections {
+            let (head, body) = section.split_once('\n').unwrap_or((section, ""));
+            let words: Vec<&str> = head.split_whitespace().collect();
+            let after = |word: &str| words.iter().position(|w| *w == word).map(|i| words[i + 1].parse::<u64>().expect(head));
+            let at = |word: &str| words.iter().position(|w| *w == word).map(|i| words[i..].iter().position(|w| *w == "at").map(|j| words[i + j + 1].parse::<usize>().expect(head)).expect(head));
+            let lines = || body.lines().filter(|l| !l.trim().is_empty());
+            match words[0] {
+                "input" => case.inputs.push(Input {
+                    table: words[1].into(),
+                    splits: after("splits").unwrap_or(1) as usize,
+                    added: after("added").map(|n| (n as usize, at("added").expect(head))),
+                    gap: after("gap").map(|ms| (Duration::from_millis(ms), at("gap").expect(head))),
+                    records: lines().map(|l| l.split_once(' ').unwrap_or((l, ""))).map(|(s, r)| (s.parse().expect(l_context(s)), r.to_string())).collect(),
+                }),
+                "file" => case.files.push((words[1].into(), format!("{}\n", body.trim_end()))),
+                "expect" => {
+                    let rows = lines().map(|l| l.trim().trim_start_matches("+I").to_string()).collect();
+                    case.expected.insert(words[1].into(), Expected { rows, in_order: head.contains("in order") });
+                }
+                "late" => {
+                    let idle = words.iter().position(|w| *w == "idle").map_or(0, |i| words[i + 1].parse().expect(head));
+                    case.counts = Counts { late: after("late").unwrap_or(0), late_after_idle: idle, rejected: after("rejected").unwrap_or(0) };
+                }
+                "rejected" => case.counts.rejected = after("rejected").unwrap_or(0),
+                other => panic!("{name}: unknown section '{other}'"),
+            }
+        }
+        assert!(!case.expected.is_empty(), "{name} expects nothing");
+        case
+    }
+
+    /// Every case of the folder, by name.
+    pub fn all() -> Vec<Self> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cases");
+        let mut paths: Vec<_> = std::fs::read_dir(&dir).expect("the folder of cases").map(|e| e.expect("an entry").path()).collect();
+        paths.sort();
+        let stem = |p: &Path| p.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_string();
+        paths.iter().filter(|p| p.extension().is_some_and(|e| e == "case")).map(|p| Self::parse(&stem(p), &std::fs::read_to_string(p).expect("a case"))).collect()
+    }
+
+    /// Fills the hub with the inputs.
+    pub fn fill(&self, hub: &Hub) {
+        for input in &self.inputs {
+            hub.put_arrivals(&input.table, input.splits, input.records.clone());
+            if let Some((count, at)) = input.added {
+                hub.add_splits_at(&input.table, at, count);
+            }
+            if let Some((gap, at)) = input.gap {
+                hub.gap_at(&input.table, at, gap);
+            }
+        }
+    }
+
+    /// The records of all inputs.
+    pub fn records(&self) -> usize {
+        self.inputs.iter().map(|i| i.records.len()).sum()
+    }
+}
+
+fn l_context(split: &str) -> &str {
+    split
+}
+
+/// The table that changes describe, as sorted rows.
+pub fn materialise(changes: &[(RowKind, Vec<String>)]) -> Vec<String> {
+    let mut rows: BTreeMap<String, i64> = BTreeMap::new();
+    for (kind, cells) in changes {
+        *rows.entry(format!("[{}]", cells.join(", "))).or_default() += if kind.adds() { 1 } else { -1 };
+    }
+    assert!(rows.values().all(|n| *n >= 0), "a row left the table more often than it entered: {rows:?}");
+    rows.into_iter().flat_map(|(row, n)| std::iter::repeat_n(row, n as usize)).collect()
+}
