@@ -179,3 +179,10 @@ fn fetching_is_fast() {
     eprintln!("{rows} records in {batches} batches, {seconds:.2} s: {:.0} a second", rows as f64 / seconds);
     assert_eq!(rows, count as usize);
 }
+
+#[test]
+fn a_wrong_protocol_is_explained() {
+    let Some(real) = real("protocol", 1) else { return };
+    let message = real.read(&[EARLIEST, LATEST, ("properties.security.protocol", "SSL")], None);
+    assert!(message.contains("TLS failed") && message.contains("properties.security.protocol"), "{message}");
+}
