@@ -212,7 +212,8 @@ fn topics_are_listed_and_described() {
 #[test]
 fn rows_that_cannot_be_delivered_fail_the_checkpoint() {
     let broker = broker(1);
-    let options = [("topic", "t"), ("format", "json"), ("properties.delivery.timeout.ms", "1500"), ("properties.request.timeout.ms", "1000")];
+    let options =
+        [("topic", "t"), ("format", "json"), ("properties.delivery.timeout.ms", "1500"), ("properties.request.timeout.ms", "1000")];
     let spec = spec(broker.servers(), &options);
     let mut writer = sink(&spec, &context()).and_then(|s| s.writer(0, vec![])).expect("a writer");
     drop(broker);
