@@ -25,6 +25,8 @@ mod fetch;
 
 mod source;
 
+mod splits;
+
 mod metadata;
 
 mod reader;
