@@ -2,6 +2,7 @@
 //!
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
+pub mod demo;
 pub mod execute;
 pub mod generate;
 pub mod output;
@@ -31,6 +32,8 @@ enum Command {
     Check(run::CheckArgs),
     /// Shows the stream plan of SQL files
     Explain(run::ExplainArgs),
+    /// Runs the whole job on generated data with an embedded broker
+    Demo(demo::DemoArgs),
 }
 
 /// Runs the command line of this process.
@@ -40,6 +43,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => run::check(&args),
         Command::Explain(args) => run::explain_files(&args),
+        Command::Demo(args) => demo::demo(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -17,7 +17,7 @@ pub mod properties;
 
 mod options;
 
-mod client;
+pub mod client;
 
 mod startup;
 
