@@ -245,14 +245,23 @@ impl Table {
         })
     }
 
-    /// The table as its connector sees it.
-    pub fn spec(&self, knobs: BTreeMap<String, String>) -> TableSpec {
+    /// The table as its connector writes it: PRIMARY KEY columns are NOT NULL.
+    pub fn sink_spec(&self, knobs: BTreeMap<String, String>) -> TableSpec {
+        self.spec(knobs, &self.primary_key)
+    }
+
+    /// The table as its connector reads it. A key that is NOT ENFORCED rejects no row where it is NULL.
+    pub fn source_spec(&self, knobs: BTreeMap<String, String>) -> TableSpec {
+        self.spec(knobs, &[])
+    }
+
+    fn spec(&self, knobs: BTreeMap<String, String>, not_null: &[String]) -> TableSpec {
         let mut physical = Vec::new();
         let mut metadata = Vec::new();
         for column in &self.columns {
             match &column.kind {
                 ColumnKind::Physical { sql_type, nullable } => {
-                    let nullable = *nullable && !self.primary_key.contains(&column.name.value);
+                    let nullable = *nullable && !not_null.contains(&column.name.value);
                     physical.push(sql_type.field(&column.name.value, nullable));
                 }
                 ColumnKind::Metadata { sql_type, nullable, key, is_virtual } => metadata.push(MetadataColumn {

@@ -154,7 +154,7 @@ impl Session {
 
     /// What Flink would refuse of the file planned last.
     pub fn portable_findings(&self) -> Vec<Finding> {
-        portable_findings(&self.findings, &self.settings)
+        portable_findings(&self.findings, &self.settings, &self.catalog)
     }
 
     /// `text` with every `${K}` filled from `--define`.
@@ -253,7 +253,7 @@ impl Session {
         let table = self.catalog.table(&insert.table)?;
         let context = self.context();
         let dialect = self.dialect();
-        let spec = table.spec(self.settings.knobs(&table.name.value));
+        let spec = table.sink_spec(self.settings.knobs(&table.name.value));
         let plan = insert::plan(&Provider::new(&self.catalog, &dialect), insert, &spec, span)?;
         let mut converter = Converter {
             draft: &mut job.draft,
