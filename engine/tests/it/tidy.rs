@@ -13,6 +13,7 @@ const LAYERS: [&str; 15] = [
     "clock",
     "metrics",
     "crash",
+    "fault",
     "stream",
     "formats",
     "connectors",
