@@ -5,19 +5,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use super::output::{Form, Printer};
 use super::progress::Progress;
 use super::table::{TextTable, terminal_width};
-use crate::connectors::BatchLimits;
+use crate::connectors::{self, BatchLimits};
 use crate::error::{Error, Result};
 use crate::metrics::JobMetrics;
 use crate::runtime::job::{self, EndedBy, JobOptions, Outcome, Stop};
 use crate::sql::Step;
-use crate::sql::plan::{Op, StreamPlan};
+use crate::sql::plan::{Op, SinkOp, StreamPlan};
 use crate::stream::Epoch;
 
 /// How to run jobs.
@@ -100,6 +99,14 @@ pub fn run_with(plan: &StreamPlan, options: &ExecuteOptions, select: bool, metri
     let name = options.forced_name.clone().or_else(|| plan.settings.name.clone()).unwrap_or_else(|| options.name.clone());
     let workers = options.workers.or(plan.settings.workers).unwrap_or_else(cores).max(1);
     let state_dir = options.state_dir.clone().unwrap_or_else(|| PathBuf::from(".velosql").join(&name));
+    for node in &plan.nodes {
+        let notes = match &node.op {
+            Op::Source(source) => connectors::notes(&source.table, false)?,
+            Op::Sink(SinkOp { table: Some((table, _)), .. }) => connectors::notes(table, true)?,
+            _ => Vec::new(),
+        };
+        notes.iter().for_each(|n| eprintln!("note: {n}"));
+    }
     let bounded = plan.nodes.iter().all(|n| if let Op::Source(s) = &n.op { s.source.is_bounded() } else { true });
     let (rows, printer) = if select {
         let (sender, receiver) = sync_channel(16);
@@ -112,14 +119,6 @@ pub fn run_with(plan: &StreamPlan, options: &ExecuteOptions, select: bool, metri
         (None, None)
     };
     let progress = options.progress.then(|| Progress::start(&name, metrics.clone()));
-    let shown = Arc::new(AtomicBool::new(false));
-    let notice = {
-        let shown = shown.clone();
-        Arc::new(move |text: &str| {
-            shown.store(true, Ordering::Relaxed);
-            eprintln!("note: {text}");
-        })
-    };
     let result = job::run(
         plan,
         JobOptions {
@@ -136,7 +135,7 @@ pub fn run_with(plan: &StreamPlan, options: &ExecuteOptions, select: bool, metri
             duration: options.duration,
             rows,
             metrics: metrics.clone(),
-            notice,
+            notice: Arc::new(|text| eprintln!("note: {text}")),
         },
     );
     if let Some(progress) = progress {

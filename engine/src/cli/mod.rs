@@ -3,6 +3,7 @@
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
 pub mod brokers;
+pub mod demo;
 pub mod execute;
 pub mod generate;
 pub mod output;
@@ -44,6 +45,8 @@ enum Command {
     Topics(topics::TopicsArgs),
     /// Makes records: a bike-share day, its stations, bids for benchmarks
     Generate(generate::GenerateArgs),
+    /// Runs the whole job on generated data with an embedded broker
+    Demo(demo::DemoArgs),
 }
 
 /// Runs the command line of this process.
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::produce(&args),
         Command::Topics(args) => topics::topics(&args),
         Command::Generate(args) => generate::run::generate(&args),
+        Command::Demo(args) => demo::demo(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -365,6 +365,14 @@ pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
     }
 }
 
+/// What a user should know of a table's options although nothing is wrong: tuning that has no meaning here.
+///
+/// # Errors
+/// User: an option that does not fit.
+pub fn notes(spec: &TableSpec, is_sink: bool) -> Result<Vec<String>> {
+    if connector(spec)? == "kafka" { kafka::notes(spec, is_sink) } else { Ok(Vec::new()) }
+}
+
 /// All connectors, for messages and completion.
 pub const CONNECTORS: &[&str] = &["blackhole", "datagen", "filesystem", "kafka", "memory", "print"];
 

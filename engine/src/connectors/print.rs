@@ -110,3 +110,46 @@ impl Committer for NothingToCommit {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::array::{Int32Array, StringArray};
+    use arrow::datatypes::Schema;
+
+    use super::*;
+    use crate::stream::{RowKind, SqlType};
+
+    #[test]
+    fn lines_are_flinks() {
+        let schema = Schema::new(vec![SqlType::Int.field("a", true), SqlType::STRING.field("s", true)]);
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(Int32Array::from(vec![Some(1), None])), Arc::new(StringArray::from(vec!["x", "y, z"]))];
+        let rows = RecordBatch::try_new(Arc::new(schema), columns).expect("two columns");
+        let mut out = String::new();
+        write_lines(&StreamBatch::with_kinds(rows, vec![RowKind::Insert, RowKind::Delete]), "p> ", chrono_tz::UTC, &mut out);
+        assert_eq!(out, "p> +I[1, x]\np> -D[null, y, z]\n");
+    }
+
+    #[test]
+    fn a_connector_is_found_by_name_in_its_role() {
+        let spec = |connector: &str| TableSpec {
+            name: "t".into(),
+            physical: Arc::new(Schema::empty()),
+            metadata: vec![],
+            partition_keys: vec![],
+            primary_key: vec![],
+            options: BTreeMap::from([("connector".to_string(), connector.to_string())]),
+            knobs: BTreeMap::new(),
+        };
+        let ctx = Context { job: "j".into(), zone: chrono_tz::UTC, base: ".".into(), memory: Default::default() };
+        let check = |e: Option<Error>, want: &str| assert_eq!(e.expect("refused").to_string(), want);
+        check(super::super::sink(&spec("prnt"), &ctx).err(), "table 't' has an unknown connector 'prnt'\nhelp: did you mean 'print'?");
+        check(
+            super::super::source(&spec("print"), &ctx).err(),
+            "table 't' cannot be read: the connector 'print' only takes rows\nhelp: read from a table with the connector kafka, filesystem or datagen",
+        );
+        assert!(super::super::sink(&spec("print"), &ctx).is_ok());
+    }
+}

@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
                 Op::Source(op) => {
                     let state = manifest.and_then(|m| m.sources.iter().find(|s| s.fingerprint == node.fingerprint));
                     let kept: Option<Vec<Split>> = state.map(|s| s.splits.iter().map(|(split, _)| split.clone()).collect());
-                    let fetcher = op.source.open(&op.scan, kept.as_deref()).map_err(|e| e.context(format!("table '{}'", op.table.name)))?;
+                    let fetcher = op.source.open(&op.scan, kept.as_deref())?;
                     let merged = state.map_or(Watermark::MIN, |s| s.merged);
                     let known: HashMap<&str, Watermark> = state.iter().flat_map(|s| s.splits.iter().map(|(p, w)| (p.id.as_str(), *w))).collect();
                     let splits = fetcher.splits();
@@ -311,8 +311,7 @@ impl<'a> Run<'a> {
         for (node, fetcher, splits) in fetchers {
             let Op::Source(op) = &self.plan.nodes[node].op else { continue };
             let (hub, limits, idle, abort, events) = (self.hubs[&node].clone(), self.options.limits, op.idle_timeout, self.abort.clone(), sender.clone());
-            let name = op.table.name.clone();
-            let work = move || run_fetcher(&hub, fetcher, splits, limits, idle, &events, &abort).map_err(|e| e.context(format!("table '{name}'")));
+            let work = move || run_fetcher(&hub, fetcher, splits, limits, idle, &events, &abort);
             self.thread(format!("source-{}", op.table.name), &sender, work)?;
         }
         Ok(())
@@ -384,6 +383,10 @@ impl<'a> Run<'a> {
                 self.stop(EndedBy::For)?;
             }
             if self.limits_reached() {
+                if !durable && self.sinks.is_empty() {
+                    // Every row that was asked for is with the caller, and there is nothing to keep.
+                    return Ok(());
+                }
                 self.stop(EndedBy::End)?;
             }
             if next_tick.is_some_and(|at| now >= at) {

@@ -18,7 +18,7 @@ use datafusion::physical_expr::create_physical_expr;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
 
-use super::errors::bind_error;
+use super::errors::{bind_error, call_span};
 use super::functions::{type_literals_ast, type_literals_expr};
 use super::provider::{Dialect, Provider};
 use super::scope;
@@ -31,8 +31,11 @@ use crate::sql::plan;
 /// # Errors
 /// User: names, types, or forms that a stream does not have.
 pub fn query(provider: &Provider<'_>, query: &Query) -> Result<LogicalPlan> {
-    let plan = raw(provider, query)?;
-    analyse(provider.dialect, plan)
+    let plan = raw(provider, query).and_then(|plan| analyse(provider.dialect, plan));
+    plan.map_err(|e| match call_span(query, e.message()) {
+        Some(span) => e.at(span),
+        None => e,
+    })
 }
 
 /// The plan of a view, its columns renamed; not analysed, since the query around it will be.

@@ -169,12 +169,21 @@ impl Table {
     /// User: columns that are declared twice, or named but not declared.
     pub fn declare(create: &CreateTable, overrides: &[(String, String, String)], origin: Origin) -> Result<Self> {
         let mut create = create.clone();
+        // Another connector knows nothing of this one's options: only overrides reach it.
+        let swapped = overrides.iter().any(|(t, k, v)| {
+            *t == create.name.value && k == "connector" && create.options.iter().any(|(own, was, _)| own == "connector" && was != v)
+        });
+        if swapped {
+            create.options.clear();
+        }
+        let is_kafka = create.options.iter().any(|(k, v, _)| k == "connector" && v.ends_with("kafka"));
         for (table, key, value) in overrides {
-            if table == "*" || *table == create.name.value {
-                match create.options.iter_mut().find(|(k, ..)| k == key) {
-                    Some(option) => option.1.clone_from(value),
-                    None => create.options.push((key.clone(), value.clone(), create.name.span)),
-                }
+            // `*` means every table that can have the option: a broker's address is none of a file's.
+            let fits = *table == create.name.value || (table == "*" && (is_kafka || !(key.starts_with("properties.") || key.starts_with("scan."))));
+            match create.options.iter_mut().find(|(k, ..)| k == key) {
+                Some(option) if fits || table == "*" => option.1.clone_from(value),
+                None if fits => create.options.push((key.clone(), value.clone(), create.name.span)),
+                _ => {}
             }
         }
         let mut options = BTreeMap::new();
@@ -236,14 +245,23 @@ impl Table {
         })
     }
 
-    /// The table as its connector sees it.
-    pub fn spec(&self, knobs: BTreeMap<String, String>) -> TableSpec {
+    /// The table as its connector writes it: PRIMARY KEY columns are NOT NULL.
+    pub fn sink_spec(&self, knobs: BTreeMap<String, String>) -> TableSpec {
+        self.spec(knobs, &self.primary_key)
+    }
+
+    /// The table as its connector reads it. A key that is NOT ENFORCED rejects no row where it is NULL.
+    pub fn source_spec(&self, knobs: BTreeMap<String, String>) -> TableSpec {
+        self.spec(knobs, &[])
+    }
+
+    fn spec(&self, knobs: BTreeMap<String, String>, not_null: &[String]) -> TableSpec {
         let mut physical = Vec::new();
         let mut metadata = Vec::new();
         for column in &self.columns {
             match &column.kind {
                 ColumnKind::Physical { sql_type, nullable } => {
-                    let nullable = *nullable && !self.primary_key.contains(&column.name.value);
+                    let nullable = *nullable && !not_null.contains(&column.name.value);
                     physical.push(sql_type.field(&column.name.value, nullable));
                 }
                 ColumnKind::Metadata { sql_type, nullable, key, is_virtual } => metadata.push(MetadataColumn {

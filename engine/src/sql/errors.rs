@@ -3,7 +3,10 @@
 //! DataFusion's errors carry a place and sometimes a diagnosis; here they become our sentences, with the
 //! nearest name where one is meant. What our own functions and planners reported passes unchanged.
 
+use std::ops::ControlFlow;
+
 use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, visit_expressions};
 
 use crate::error::{Error, Span, nearest};
 
@@ -32,6 +35,25 @@ pub fn column_span(column: &Column) -> Option<Span> {
 pub fn expr_span(expr: &datafusion::logical_expr::Expr) -> Option<Span> {
     let spans = expr.column_refs().into_iter().filter_map(column_span);
     spans.min()
+}
+
+/// Where a function that the message names is called in the query.
+pub fn call_span(query: &Query, message: &str) -> Option<Span> {
+    let words: Vec<&str> = message.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let mut found = None;
+    let _ = visit_expressions(query, |e| {
+        if let SqlExpr::Function(f) = e
+            && let Some(part) = f.name.0.last().and_then(|p| p.as_ident())
+            && words.contains(&part.value.to_uppercase().as_str())
+            && part.span.start.line > 0
+        {
+            let width = part.span.end.column.saturating_sub(part.span.start.column) as u32;
+            found = Some(Span { line: part.span.start.line as u32, column: part.span.start.column as u32, width: width.max(1) });
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    found
 }
 
 fn translate(e: DataFusionError, functions: &[String], place: &mut Option<Span>) -> Error {
@@ -132,6 +154,11 @@ fn plan_error(text: &str, functions: &[String]) -> Error {
     if text.starts_with("Projections require unique expression names") {
         let name = text.split('"').nth(1).unwrap_or("").to_string();
         return Error::user(format!("two columns have the name '{name}'")).help("give each an alias of its own");
+    }
+    if let Some(rest) = text.strip_prefix("Cannot create filter with non-boolean predicate '") {
+        let what = rest.split('\'').next().unwrap_or("").to_string();
+        let what = what.rsplit('.').next().unwrap_or(&what).to_string();
+        return Error::user(format!("a condition must be BOOLEAN, but '{what}' is not")).help("compare it, as in x > 0");
     }
     if text.starts_with("HAVING clause references") {
         return Error::user("HAVING names a column that is neither in GROUP BY nor inside an aggregate function")

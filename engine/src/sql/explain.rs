@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::expressions::{Column, Literal};
@@ -42,7 +42,7 @@ fn tree(plan: &StreamPlan, id: NodeId, depth: usize, printed: &mut HashSet<NodeI
         let mut below = &j.side_source_schema;
         let mut lines = vec![source_text(&j.side, None)];
         for (calc, schema) in &j.side_calcs {
-            lines.push(calc_text(calc, below, None));
+            lines.push(calc_text(calc, below, Some(schema)));
             below = schema;
         }
         for (i, line) in lines.iter().rev().enumerate() {
@@ -64,7 +64,8 @@ fn line(plan: &StreamPlan, node: &Node) -> String {
             let mut out = Vec::new();
             for (o, field) in a.output.iter().zip(node.schema.fields()) {
                 out.push(match o {
-                    WindowOutput::Key(_) | WindowOutput::Start | WindowOutput::End | WindowOutput::Time => field.name().clone(),
+                    WindowOutput::Key(k) => input(0).field(a.keys[*k]).name().clone(),
+                    WindowOutput::Start | WindowOutput::End | WindowOutput::Time => field.name().clone(),
                     WindowOutput::Aggregate(i) => call_text(&a.aggregates[*i], input(0)),
                 });
             }
@@ -120,16 +121,6 @@ fn state(node: &Node) -> Option<&'static str> {
         Op::Limit(_) => Some("rows passed"),
         Op::Sink(_) | Op::Calc(_) | Op::WindowAssign(_) | Op::Union => None,
     }
-}
-
-/// Names of a side's columns behind its source; computed ones show their expression.
-fn side_schema(side: &SourceOp) -> Schema {
-    renamed(&side.columns, &side.scan.schema(&side.table))
-}
-
-fn renamed(exprs: &[Expr], below: &Schema) -> Schema {
-    let field = |e: &Expr| Field::new(expr_text(e, below), DataType::Null, true);
-    Schema::new(exprs.iter().map(field).collect::<Vec<_>>())
 }
 
 fn source_text(s: &SourceOp, schema: Option<&Schema>) -> String {

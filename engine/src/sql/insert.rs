@@ -11,8 +11,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
 use super::bind;
 use super::catalog::Table;
-use super::convert::Converter;
+use super::convert::{Converter, PORTABLE};
 use super::draft::{SinkDraft, Updating};
+use super::portable::Finding;
 use super::provider::Provider;
 use super::settings::Settings;
 use crate::connectors::{self, Accepts, Context, TableSpec};
@@ -65,7 +66,7 @@ pub fn plan(provider: &Provider<'_>, insert: &Insert, spec: &TableSpec, span: Sp
 /// # Errors
 /// User: an updating result into an append-only sink; options that do not fit.
 pub fn sink(
-    converter: &Converter<'_>,
+    converter: &mut Converter<'_>,
     input: NodeId,
     table: &Table,
     spec: TableSpec,
@@ -73,6 +74,13 @@ pub fn sink(
     context: &Context,
 ) -> Result<SinkDraft> {
     let sink = connectors::sink(&spec, context).map_err(|e| table.origin.place(e, table.name.span))?;
+    if let (Some((span, true)), Accepts::AppendOnly) = (converter.draft.nodes[input].plain_join, sink.accepts()) {
+        converter.findings.push(Finding {
+            span,
+            what: format!("a plain LEFT JOIN with a static table: Flink updates its result, which the table '{}' does not take", spec.name),
+            portable: PORTABLE.to_string(),
+        });
+    }
     let node = &converter.draft.nodes[input];
     match (&node.updates, sink.accepts()) {
         (None, _) | (Some(_), Accepts::Changelog) => {}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::ast::ColumnKind;
+use super::catalog::{Catalog, Entry};
 use super::settings::Settings;
 use crate::error::Span;
 
@@ -16,18 +18,20 @@ pub struct Finding {
     pub portable: String,
 }
 
-/// The findings of a file, in its order, each once; settings that change what a table's rows are included.
-pub fn portable_findings(found: &[Finding], settings: &Settings) -> Vec<Finding> {
+/// The findings of a file, in its order, each once.
+pub fn portable_findings(found: &[Finding], settings: &Settings, catalog: &Catalog) -> Vec<Finding> {
     let mut all: BTreeSet<Finding> = found.iter().cloned().collect();
-    for (table, knob) in settings.tables_with_knobs() {
-        let on = settings.knobs(table).get(knob).is_some_and(|v| v == "true");
-        if knob == "csv-header" && on {
+    for (name, knob) in settings.tables_with_knobs() {
+        let Some(Entry::Table(table)) = catalog.get(name) else { continue };
+        let on = knob == "csv-header" && settings.knobs(name).get(knob).is_some_and(|v| v == "true");
+        let lenient = table.options.get("csv.ignore-parse-errors").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        // To Flink a header is one more row, which does no harm where it can be read as one.
+        let broken = table.columns.iter().find(|c| matches!(&c.kind, ColumnKind::Physical { sql_type, .. } if !sql_type.is_text()));
+        if let (true, false, Some(column)) = (on, lenient, broken) {
             all.insert(Finding {
-                span: Span { line: 1, column: 1, width: 1 },
-                what: format!("the CSV header of '{table}': to Flink it is one more row"),
-                portable:
-                    "declare columns that a header would break as STRING, and cast them in the query, which drops or survives that row"
-                        .to_string(),
+                span: column.name.span,
+                what: format!("the CSV header of '{name}': Flink reads it as a row and fails at the column '{}'", column.name.value),
+                portable: format!("declare '{}' as STRING and cast it in the query", column.name.value),
             });
         }
     }

@@ -21,8 +21,8 @@ use super::relations::Relations;
 use super::{bind, source};
 use crate::error::{Error, Span};
 
-/// Views may name views; deeper than this one names itself.
-const VIEW_DEPTH_MAX: usize = 64;
+/// Views may name views, this deep: each level takes stack.
+const VIEW_DEPTH_MAX: usize = 24;
 
 /// Functions and options of one time zone.
 pub struct Dialect {
@@ -93,19 +93,31 @@ pub struct Provider<'a> {
     pub catalog: &'a Catalog,
     /// The functions.
     pub dialect: &'a Dialect,
+    /// The view that is being created: what it reads must not read it.
+    creating: Option<&'a str>,
     depth: Cell<usize>,
 }
 
 impl<'a> Provider<'a> {
     /// For one statement.
     pub fn new(catalog: &'a Catalog, dialect: &'a Dialect) -> Self {
-        Self { catalog, dialect, depth: Cell::new(0) }
+        Self { catalog, dialect, creating: None, depth: Cell::new(0) }
+    }
+
+    /// For CREATE VIEW of this name.
+    pub fn creating(mut self, name: &'a str) -> Self {
+        self.creating = Some(name);
+        self
     }
 
     /// The plan of a view, under its column names.
     fn view(&self, view: &crate::sql::ast::CreateView) -> crate::error::Result<LogicalPlan> {
+        let name = &view.name.value;
+        if self.creating == Some(name) {
+            return Err(Error::user(format!("the view '{name}' would refer to itself")));
+        }
         if self.depth.get() >= VIEW_DEPTH_MAX {
-            return Err(Error::user(format!("the view '{}' refers to itself", view.name.value)));
+            return Err(Error::user(format!("the view '{name}' lies below {VIEW_DEPTH_MAX} other views")));
         }
         self.depth.set(self.depth.get() + 1);
         let plan = bind::view(self, view);

@@ -41,6 +41,7 @@ impl RelationPlanner for Relations {
                 let TableVersion::ForSystemTimeAsOf(time) = version else {
                     return Err(Error::user("only FOR SYSTEM_TIME AS OF asks for a version of a table").at(span).into());
                 };
+                let time_span = Some(span_of(time.span())).filter(|s| s.line > 0);
                 let time = match &time {
                     Expr::Identifier(i) => vec![i.value.clone()],
                     Expr::CompoundIdentifier(parts) => parts.iter().map(|p| p.value.clone()).collect(),
@@ -50,7 +51,8 @@ impl RelationPlanner for Relations {
                     }
                 };
                 let input = context.plan(bare(name))?;
-                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(Versioned::plan(input, time, span), alias))))
+                let plan = Versioned::plan(input, time, time_span.unwrap_or(span));
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
             TableFactor::Table { name, with_hints, partitions, json_path, sample, index_hints, with_ordinality, args, alias, .. }
                 if !with_hints.is_empty()
@@ -156,7 +158,10 @@ fn bare(name: datafusion::sql::sqlparser::ast::ObjectName) -> TableFactor {
 }
 
 fn place(name: &datafusion::sql::sqlparser::ast::ObjectName) -> Span {
-    let s = name.span();
+    span_of(name.span())
+}
+
+fn span_of(s: datafusion::sql::sqlparser::tokenizer::Span) -> Span {
     let width = s.end.column.saturating_sub(s.start.column) as u32;
     Span { line: s.start.line as u32, column: s.start.column as u32, width: width.max(1) }
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::Query;
 
 use super::ast::{CreateTable, CreateView, Insert, Name, Parsed, Statement};
 use super::catalog::{Catalog, Entry, Origin, Table};
@@ -68,6 +70,8 @@ struct Job {
     draft: Draft,
     sinks: Vec<(NodeId, SinkDraft)>,
     settings: Settings,
+    /// For EXPLAIN.
+    logical: Vec<LogicalPlan>,
 }
 
 impl Session {
@@ -95,6 +99,7 @@ impl Session {
     pub fn plan_file(&mut self, file_name: &str, text: &str) -> Result<Vec<Step>> {
         let text = self.filled(text)?;
         self.origin = Origin::file(file_name, &text);
+        self.findings.clear();
         let steps = self.plan_text(&text).map_err(|e| e.with_sql(file_name, &text));
         self.origin = Origin::default();
         steps
@@ -144,9 +149,25 @@ impl Session {
         names.into_iter().collect()
     }
 
-    /// What Flink would refuse of the statements planned so far.
+    /// Refuses a knob or a `--option` of a table that no file has declared: it would be lost silently.
+    /// For the caller to ask when all files have been planned.
+    ///
+    /// # Errors
+    /// User: names the setting or the option, with the nearest table.
+    pub fn check_names(&self) -> Result<()> {
+        let knobs = self.settings.tables_with_knobs().map(|(table, knob)| (table, format!("the setting 'velosql.table.{table}.{knob}'")));
+        let options = self.options.table_options.iter().map(|(table, key, _)| (table.as_str(), format!("--option {table}.{key}")));
+        for (table, what) in knobs.chain(options) {
+            if table != "*" && self.catalog.get(table).is_none() {
+                return Err(self.catalog.unknown(table).context(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What Flink would refuse of the file planned last.
     pub fn portable_findings(&self) -> Vec<Finding> {
-        portable_findings(&self.findings, &self.settings)
+        portable_findings(&self.findings, &self.settings, &self.catalog)
     }
 
     /// `text` with every `${K}` filled from `--define`.
@@ -216,7 +237,7 @@ impl Session {
 
     fn create_view(&mut self, create: CreateView) -> Result<()> {
         let dialect = self.dialect();
-        let plan = bind::view(&Provider::new(&self.catalog, &dialect), &create)?;
+        let plan = bind::view(&Provider::new(&self.catalog, &dialect).creating(&create.name.value), &create)?;
         let mut names: Vec<&String> = plan.schema().fields().iter().map(|f| f.name()).collect();
         names.sort();
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
@@ -233,7 +254,7 @@ impl Session {
     fn insert(&mut self, insert: &Insert, span: Span) -> Result<()> {
         let mut job = match self.pending.take() {
             Some(job) => job,
-            None => Job { draft: Draft::default(), sinks: vec![], settings: self.settings.clone() },
+            None => Job { draft: Draft::default(), sinks: vec![], settings: self.settings.clone(), logical: vec![] },
         };
         self.settings.same_job(&job.settings)?;
         self.add_insert(&mut job, insert, span)?;
@@ -245,7 +266,7 @@ impl Session {
         let table = self.catalog.table(&insert.table)?;
         let context = self.context();
         let dialect = self.dialect();
-        let spec = table.spec(self.settings.knobs(&table.name.value));
+        let spec = table.sink_spec(self.settings.knobs(&table.name.value));
         let plan = insert::plan(&Provider::new(&self.catalog, &dialect), insert, &spec, span)?;
         let mut converter = Converter {
             draft: &mut job.draft,
@@ -256,13 +277,14 @@ impl Session {
             span,
         };
         let input = converter.convert(&plan)?;
-        let sink = insert::sink(&converter, input, &table, spec, &self.settings, &context)?;
+        let sink = insert::sink(&mut converter, input, &table, spec, &self.settings, &context)?;
         job.sinks.push((input, sink));
+        job.logical.push(plan);
         Ok(())
     }
 
-    fn select(&mut self, query: &datafusion::sql::sqlparser::ast::Query, span: Span) -> Result<Job> {
-        let mut job = Job { draft: Draft::default(), sinks: vec![], settings: self.settings.clone() };
+    fn select(&mut self, query: &Query, span: Span) -> Result<Job> {
+        let mut job = Job { draft: Draft::default(), sinks: vec![], settings: self.settings.clone(), logical: vec![] };
         let context = self.context();
         let dialect = self.dialect();
         let plan = bind::query(&Provider::new(&self.catalog, &dialect), query)?;
@@ -276,11 +298,12 @@ impl Session {
         };
         let input = converter.convert(&plan)?;
         job.sinks.push((input, SinkDraft { table: None, drop_nulls: false }));
+        job.logical.push(plan);
         Ok(job)
     }
 
     fn explain(&mut self, inner: Parsed) -> Result<String> {
-        let mut job = Job { draft: Draft::default(), sinks: vec![], settings: self.settings.clone() };
+        let mut job = Job { draft: Draft::default(), sinks: vec![], settings: self.settings.clone(), logical: vec![] };
         match inner.statement {
             Statement::Query(query) => job = self.select(&query, inner.span)?,
             Statement::Insert(insert) => self.add_insert(&mut job, &insert, inner.span)?,
@@ -291,7 +314,8 @@ impl Session {
             }
             _ => return Err(Error::user("EXPLAIN takes a query, an INSERT or a statement set").at(inner.span)),
         }
-        Ok(explain::explain(&self.finish(job)?))
+        let logical = job.logical.iter().map(|p| p.display_indent().to_string()).collect::<Vec<_>>().join("\n");
+        Ok(format!("== Logical Plan ==\n{logical}\n\n== Stream Plan ==\n{}", explain::explain(&self.finish(job)?)))
     }
 
     fn describe(&self, name: &Name) -> Result<Step> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
-use crate::config::parse_duration;
+use crate::config::{parse_bytes, parse_duration};
 use crate::error::{Error, Result, nearest};
 use crate::sql::plan::JobSettings;
 
@@ -16,7 +16,7 @@ use crate::sql::plan::JobSettings;
 pub const TABLE_KNOBS: &[&str] = &["bad-records", "csv-header", "dead-letter", "late-rows", "roll-rows"];
 
 /// Settings of the whole job under `velosql.`.
-pub const JOB_KNOBS: &[&str] = &["velosql.batch.rows", "velosql.batch.bytes", "velosql.batch.latency", "velosql.memory.limit"];
+pub const JOB_KNOBS: &[&str] = &["velosql.batch-rows", "velosql.batch-bytes", "velosql.batch-latency"];
 
 /// Settings that count for a job as a whole: two values between INSERTs of one job are refused.
 const JOB_WIDE: &[&str] = &["pipeline.name", "parallelism.default", "execution.checkpointing.interval"];
@@ -165,7 +165,12 @@ fn check(key: &str, value: &str) -> Result<()> {
         };
     }
     if JOB_KNOBS.contains(&key) {
-        return Ok(());
+        return match key {
+            "velosql.batch-rows" if value.trim().parse::<usize>().map_or(true, |n| n == 0) => bad("a number of rows above 0"),
+            "velosql.batch-bytes" if parse_bytes(value).is_none() => bad("a size such as '4 mb'"),
+            "velosql.batch-latency" if parse_duration(value).is_none() => bad("a duration such as '5 ms'"),
+            _ => Ok(()),
+        };
     }
     Err(unknown(key, nearest(key, JOB_KNOBS.iter().copied()), JOB_KNOBS))
 }

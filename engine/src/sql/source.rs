@@ -47,7 +47,7 @@ pub fn columns(dialect: &Dialect, table: &Arc<Table>) -> Result<Arc<dyn TableSou
 pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
     let catalog = Catalog::default();
     let provider = Provider::new(&catalog, dialect);
-    let spec = table.spec(Default::default());
+    let spec = table.source_spec(Default::default());
     let base: Vec<FieldRef> = spec.physical.fields().iter().cloned().chain(spec.metadata.iter().map(|m| Arc::clone(&m.field))).collect();
     let physical_width = spec.physical.fields().len();
     let scan = scan_of(base.clone())?;
@@ -110,7 +110,7 @@ pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
 pub fn node(dialect: &Dialect, table: &Arc<Table>, settings: &Settings, context: &Context) -> Result<DraftNode> {
     let bound = bind(dialect, table).map_err(|e| table.origin.place(e, table.name.span))?;
     let knobs = settings.knobs(&table.name.value);
-    let spec = Arc::new(table.spec(knobs));
+    let spec = Arc::new(table.source_spec(knobs));
     let source = connectors::source(&spec, context).map_err(|e| table.origin.place(e, table.name.span))?;
     let idle = spec.options.get("scan.watermark.idle-timeout").and_then(|v| parse_duration(v)).filter(|d| !d.is_zero());
     let mut facts = vec![ColumnFact::default(); bound.fields.len()];

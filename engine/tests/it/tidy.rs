@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first: a module uses only modules before it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "error",
     "config",
     "clock",
     "metrics",
     "crash",
+    "fault",
     "stream",
     "formats",
     "connectors",

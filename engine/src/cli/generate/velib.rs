@@ -1,10 +1,10 @@
 //! A day of bike-share station records with the schema and the dirt of the public Vélib' feed.
 //!
 //! Every five minutes the whole city is asked: one record a station, in an order that changes. What makes the
-//! feed hard is kept: `duedate`, the event time, is a station's own last report, about an hour apart, so most
-//! polls repeat it; counts change under an unchanged `duedate`; a lagging replica sends a station back in time
-//! for some polls (about 6 % of the rows lie behind what was already seen); some stations stopped reporting
-//! years ago, in summer time (`+02:00`); and some polls of the day are missing.
+//! feed hard is kept: `duedate`, the event time, is a station's own last report, which the feed takes over once an
+//! hour for all of them, so most polls repeat it; counts change under an unchanged `duedate`; a lagging replica
+//! sends a station back in time for some polls (about 6 % of the rows lie behind what was already seen); some
+//! stations stopped reporting months or years ago, most in summer time (`+02:00`); and some polls are missing.
 
 use std::io::Write;
 
@@ -53,8 +53,12 @@ fn parse_time(text: &str) -> Result<i64, String> {
 }
 
 const POLL_SECONDS: i64 = 300;
-/// Longest and shortest time between two reports of a station.
-const REPORT_SECONDS: std::ops::Range<i64> = 600..5700;
+/// When in an hour all report times are taken over (twelve minutes past, more or less), and how long that is under way.
+const REFRESH_SECONDS: std::ops::Range<i64> = 700..820;
+const HOUR_SECONDS: i64 = 3600;
+const REFRESH_DELAY_SECONDS: i64 = 430;
+/// A refresh finds a station's last report this long ago: mostly two minutes, at most ten.
+const REPORT_SECONDS_MAX: f64 = 600.0;
 const DAY_SECONDS: i64 = 86_400;
 
 /// The records of a day, poll by poll; a record's time is that of its poll.
@@ -64,7 +68,8 @@ pub fn velib_records(options: &VelibOptions) -> impl Iterator<Item = Record> + S
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     rng.set_stream(1);
     let start = options.start.div_euclid(1000);
-    let feed = stations.iter().step_by(options.every.max(1)).map(|s| Live::new(s, start, &mut rng)).collect::<Vec<_>>();
+    let refreshed = refresh_before(start - REFRESH_DELAY_SECONDS, &mut rng);
+    let feed = stations.iter().step_by(options.every.max(1)).map(|s| Live::new(s, start, refreshed, &mut rng)).collect::<Vec<_>>();
     Day {
         order: (0..feed.len()).collect(),
         next: feed.len(),
@@ -73,6 +78,7 @@ pub fn velib_records(options: &VelibOptions) -> impl Iterator<Item = Record> + S
         polls_left: options.polls,
         clock: start,
         now: start,
+        next_refresh: refreshed + HOUR_SECONDS,
         fetched: String::new(),
     }
 }
@@ -88,6 +94,8 @@ struct Day {
     /// When the next poll is due, and when this one was made; seconds.
     clock: i64,
     now: i64,
+    /// When all report times are taken over again; seconds.
+    next_refresh: i64,
     fetched: String,
 }
 
@@ -112,8 +120,13 @@ impl Day {
         self.polls_left -= 1;
         self.now = self.clock + self.rng.random_range(0..2);
         self.fetched = local(self.now);
+        let mut refreshed = None;
+        while self.next_refresh + REFRESH_DELAY_SECONDS <= self.now {
+            refreshed = Some(self.next_refresh);
+            self.next_refresh = refresh_before(self.next_refresh + HOUR_SECONDS + REFRESH_SECONDS.end, &mut self.rng);
+        }
         for station in &mut self.feed {
-            station.advance(self.now, &mut self.rng);
+            station.advance(refreshed, &mut self.rng);
         }
         self.order.shuffle(&mut self.rng);
         self.next = 0;
@@ -138,9 +151,8 @@ struct Live {
     broken: u32,
     /// Stopped reporting: `due` stays.
     silent: bool,
-    /// Last report, in seconds, and when the next one comes.
+    /// Last report that the feed knows, in seconds.
     due: i64,
-    next_due: i64,
     /// Polls for which a lagging replica answers, and how far it lags.
     lagging_polls: u32,
     lag_seconds: i64,
@@ -148,13 +160,13 @@ struct Live {
 }
 
 impl Live {
-    fn new(s: &Station, start: i64, rng: &mut ChaCha8Rng) -> Self {
+    fn new(s: &Station, start: i64, refreshed: i64, rng: &mut ChaCha8Rng) -> Self {
         let silent = rng.random_bool(0.028);
         let due = match silent {
             // Three in four stopped this summer, the others in the last six years.
             true if rng.random_bool(0.75) => start - rng.random_range(45 * DAY_SECONDS..130 * DAY_SECONDS),
             true => start - rng.random_range(2 * DAY_SECONDS..2300 * DAY_SECONDS),
-            false => start - rng.random_range(120..3700),
+            false => refreshed - report_age(rng),
         };
         let (installed, open) = match rng.random_range(0..1000) {
             0..18 => ("NON", "NON"),
@@ -179,14 +191,13 @@ impl Live {
             broken: rng.random_range(0..4_u32).min(capacity - bikes) / 2,
             silent,
             due,
-            next_due: due + rng.random_range(REPORT_SECONDS),
             lagging_polls: 0,
             lag_seconds: 0,
             due_text: local(due),
         }
     }
 
-    fn advance(&mut self, now: i64, rng: &mut ChaCha8Rng) {
+    fn advance(&mut self, refreshed: Option<i64>, rng: &mut ChaCha8Rng) {
         if self.silent {
             return;
         }
@@ -205,14 +216,12 @@ impl Live {
                 self.ebike -= over - from_mechanical;
             }
         }
-        // The feed knows of a report two minutes later at the earliest.
-        while self.next_due <= now - 120 {
-            self.due = self.next_due;
-            self.next_due += rng.random_range(REPORT_SECONDS);
+        if let Some(time) = refreshed {
+            self.due = time - report_age(rng);
         }
         if self.lagging_polls > 0 {
             self.lagging_polls -= 1;
-        } else if rng.random_bool(0.023) {
+        } else if rng.random_bool(0.034) {
             self.lagging_polls = rng.random_range(1..=4);
             self.lag_seconds = if rng.random_bool(0.8) { rng.random_range(2..60) } else { rng.random_range(60..600) };
         }
@@ -234,6 +243,17 @@ impl Live {
     }
 }
 
+/// The refresh of the last hour whose refresh has surely been made by `time`.
+fn refresh_before(time: i64, rng: &mut ChaCha8Rng) -> i64 {
+    (time - REFRESH_SECONDS.end).div_euclid(HOUR_SECONDS) * HOUR_SECONDS + rng.random_range(REFRESH_SECONDS)
+}
+
+/// Squared, so that most reports are young.
+fn report_age(rng: &mut ChaCha8Rng) -> i64 {
+    let share: f64 = rng.random();
+    (share * share * REPORT_SECONDS_MAX) as i64
+}
+
 /// Seconds as the feed writes them: local time and its offset.
 fn local(seconds: i64) -> String {
     let utc = DateTime::from_timestamp(seconds, 0).unwrap_or_default();
@@ -249,7 +269,7 @@ mod tests {
     fn the_same_seed_gives_the_same_bytes_on_every_machine() {
         let options = VelibOptions { stations: 100, polls: 10, ..VelibOptions::default() };
         let all: Vec<u8> = velib_records(&options).flat_map(|(_, r)| r).collect();
-        assert_eq!(format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&all)), "f38c4012379d39c3");
+        assert_eq!(format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&all)), "c3adb1dc75feb7f6");
         let other = VelibOptions { seed: 2, ..options };
         assert_ne!(velib_records(&other).flat_map(|(_, r)| r).collect::<Vec<u8>>(), all);
     }

@@ -43,7 +43,10 @@ impl Where {
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(records.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         let kept = self.filter.keeps(&batch).map_err(|e| e.context("--where"))?;
-        let unreadable = records.iter().filter(|(r, _)| sonic_rs::from_slice::<sonic_rs::LazyValue<'_>>(r).is_err()).count() as u64;
+        // Only where nothing was found can a record be no JSON: the others have been read up to a value.
+        let empty = |i: usize| batch.num_columns() > 0 && batch.columns().iter().all(|c| arrow::array::Array::is_null(c.as_ref(), i));
+        let broken = |i: &usize| empty(*i) && sonic_rs::from_slice::<LazyValue<'_>>(&records[*i].0).is_err();
+        let unreadable = (0..records.len()).filter(broken).count() as u64;
         Ok((kept.iter().map(|k| k == Some(true)).collect(), unreadable))
     }
 }

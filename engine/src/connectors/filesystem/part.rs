@@ -11,9 +11,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 
 use super::failed;
-use crate::crash;
 use crate::error::{Error, Result};
 use crate::formats::{Encoder, FormatKind, Records};
+use crate::{crash, fault};
 
 /// A file that takes rows.
 pub struct Part {
@@ -89,7 +89,9 @@ impl Part {
             Body::Parquet(writer) => writer.into_inner().map_err(|e| parquet_failed(&path, e))?,
         };
         crash::at("filesystem.prepare.before-sync");
-        file.sync_all().map_err(|e| failed("cannot be made durable", &path, e))?;
+        if !fault::planted("skip-fsync") {
+            file.sync_all().map_err(|e| failed("cannot be made durable", &path, e))?;
+        }
         crash::at("filesystem.prepare.after-sync");
         Ok(file.metadata().map_err(|e| failed("cannot be read", &path, e))?.len())
     }

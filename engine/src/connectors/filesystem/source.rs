@@ -2,7 +2,8 @@
 //!
 //! With `source.monitor-interval` the table never ends: its folder is looked at again and again, and files are
 //! read in the order of their modification. A file should appear whole, by a rename: what is in it when its
-//! turn comes is what is read of it.
+//! turn comes is what is read of it. A checkpoint knows the file that was being read, not all before it: one
+//! that is moved in with an older modification time while no job runs is taken for read.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};

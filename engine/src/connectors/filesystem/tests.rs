@@ -300,3 +300,92 @@ fn what_is_missing_is_named_with_what_is_there() {
     check("data/*.json", "table 't': no file matches 'data/*.json'\nhelp: '~/data' holds: stations.csv");
     check("s3://b/x", "table 't': files at 's3://' are not yet supported\nhelp: give a path on this machine");
 }
+
+#[test]
+fn a_place_that_cannot_be_written_is_named_and_nothing_is_seen() {
+    let case = Case::new("parquet", &[("path", "file/t")]);
+    case.put("file", b"");
+    let e = case.committer().recover(None, &[]).expect_err("below a file");
+    assert_eq!(e.kind(), crate::error::ErrorKind::External);
+    assert!(e.to_string().contains("file/t"), "{e}");
+    let case = Case::new("csv", &[]);
+    case.committer().recover(None, &[]).expect("an empty folder");
+    let mut writer = case.writer(vec![]);
+    writer.write(&rows(&[(1, "x")])).expect("writes");
+    drop(writer);
+    assert_eq!(case.tree(), "");
+    assert!(sink(&Case::new("csv", &[("path", "a/*.csv")]).spec, &case.context()).is_err(), "a glob is no output");
+}
+
+#[test]
+fn going_on_from_an_older_epoch_takes_back_what_came_after_it() {
+    let case = Case::new("csv", &[]);
+    let mut committer = case.committer();
+    committer.recover(None, &[]).expect("an empty folder");
+    let mut writer = case.writer(vec![]);
+    for epoch in 1..=3 {
+        writer.write(&rows(&[(epoch, "x")])).expect("writes");
+        committer.commit(Epoch(epoch as u64), &pending(&mut *writer, epoch as u64, false)).expect("commits");
+    }
+    drop(committer);
+    case.committer().recover(Some(Epoch(2)), &[]).expect("recovers");
+    assert_eq!(case.read(10, None).0, ["1|x", "2|x"]);
+}
+
+/// The folder of the process that is to die in [`dies_at_a_crash_point`].
+const DIES_IN: &str = "VELOSQL_TEST_DIES_IN";
+
+/// A job of one epoch: writes, prepares, keeps what is pending as a checkpoint would, commits.
+fn one_epoch(case: &Case) {
+    let manifest = case.dir.path().join("manifest");
+    let mut committer = case.committer();
+    let pending: Vec<Value> = match fs::read(&manifest) {
+        Ok(text) => serde_json::from_slice(&text).expect("a manifest"),
+        Err(_) => {
+            committer.recover(None, &[]).expect("nothing is visible before the first checkpoint");
+            let mut writer = case.writer(vec![]);
+            writer.write(&rows(&[(1, "x"), (2, "y"), (3, "x")])).expect("writes");
+            let pending = pending(&mut *writer, 1, true);
+            fs::write(manifest, serde_json::to_vec(&pending).expect("JSON")).expect("writes");
+            return committer.commit(Epoch(1), &pending).expect("commits");
+        }
+    };
+    committer.recover(Some(Epoch(1)), &pending).expect("completes the commit");
+}
+
+#[test]
+#[ignore = "started by the test below, in a process of its own"]
+fn dies_at_a_crash_point() {
+    let Ok(folder) = std::env::var(DIES_IN) else { return };
+    let mut case = Case::new("parquet", &[]).partitioned();
+    case.spec.options.insert("path".into(), format!("{folder}/t"));
+    case.dir = tempfile::Builder::new().disable_cleanup(true).prefix("run").tempdir_in(&folder).expect("a folder");
+    let manifest = case.dir.path().join("manifest");
+    std::os::unix::fs::symlink(format!("{folder}/manifest"), manifest).expect("links");
+    one_epoch(&case);
+}
+
+#[test]
+fn a_crash_at_any_point_leaves_all_or_nothing() {
+    let points: Vec<_> = crate::crash::POINTS.iter().filter(|p| p.starts_with("filesystem.")).collect();
+    assert!(points.len() >= 6);
+    for (point, n) in points.into_iter().flat_map(|p| [(p, 1), (p, 2)]) {
+        let case = Case::new("parquet", &[]).partitioned();
+        let program = std::env::current_exe().expect("this program");
+        let died = std::process::Command::new(program)
+            .args(["--ignored", "--exact", "connectors::filesystem::tests::dies_at_a_crash_point"])
+            .env(DIES_IN, case.dir.path())
+            .env(crate::crash::VARIABLE, format!("{point}:{n}"))
+            .output()
+            .expect("runs");
+        let met = std::os::unix::process::ExitStatusExt::signal(&died.status) == Some(libc::SIGABRT);
+        assert!(met || died.status.success(), "{}", String::from_utf8_lossy(&died.stdout));
+        assert!(met || n == 2, "{point} was not met");
+        let seen = if case.dir.path().join("t").exists() { case.read(10, None).0 } else { vec![] };
+        assert!(seen.len() <= 3, "{point}: {seen:?}");
+        one_epoch(&case);
+        assert_eq!(case.read(10, None).0, ["1|x", "3|x", "2|y"], "{point}");
+        assert_eq!(case.tree(), "t/_commits/000000000001-000000.json t/s=x/part-j-1-0-0.parquet t/s=y/part-j-1-0-1.parquet", "{point}");
+        assert!(!case.dir.path().join("t/.staging-j").exists(), "{point}: something is still staged");
+    }
+}

@@ -3,6 +3,8 @@
 //! Thin on purpose: answers are plain data for the command line to print. What must always hold: every
 //! request has a time limit, and a refusal says which topic and why.
 
+use std::time::Duration;
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode;
@@ -152,7 +154,9 @@ fn exists(connection: &Connection, topic: &str) -> Error {
 /// Settings that somebody set; `None` where the cluster does not answer such questions.
 fn configs(connection: &Connection, topic: &str) -> Result<Option<Vec<(String, String)>>> {
     let admin = admin(connection)?;
-    let Ok(answers) = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()))? else { return Ok(None) };
+    // The embedded broker never answers this: not worth a long wait.
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(3)));
+    let Ok(answers) = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))? else { return Ok(None) };
     let Some(Ok(resource)) = answers.into_iter().next() else { return Ok(None) };
     let set = resource.entries.into_iter().filter(|e| !e.is_default && !e.is_sensitive);
     let mut set: Vec<(String, String)> = set.filter_map(|e| Some((e.name, e.value?))).collect();

@@ -166,8 +166,11 @@ impl Connection {
                 Error::user(format!("{}: the Kafka cluster at {} refuses the login: {}", self.owner, self.servers, shorten(&why)))
                     .help("check user, password and mechanism ('properties.sasl.jaas.config', 'properties.sasl.mechanism')")
             }
-            Some((RDKafkaErrorCode::SSL, why)) => Error::external(format!("{place} (TLS failed: {})", shorten(&why)))
-                .help("check 'properties.security.protocol' and 'properties.ssl.truststore.location'"),
+            // The library reports a broken handshake as a lost connection.
+            Some((code, why)) if code == RDKafkaErrorCode::SSL || why.contains("SSL handshake") => {
+                Error::external(format!("{place} (TLS failed: {})", shorten(&why)))
+                    .help("check 'properties.security.protocol' and 'properties.ssl.truststore.location'")
+            }
             Some((_, why)) => {
                 Error::external(format!("{place} ({})", shorten(&why))).help("is it running? check 'properties.bootstrap.servers'")
             }

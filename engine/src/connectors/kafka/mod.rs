@@ -17,13 +17,15 @@ pub mod properties;
 
 mod options;
 
-mod client;
+pub mod client;
 
 mod startup;
 
 mod fetch;
 
 mod source;
+
+mod splits;
 
 mod metadata;
 

@@ -136,7 +136,8 @@ fn topics_are_created_with_their_settings() {
     let Some(real) = real("created", 3) else { return };
     let topic = admin::describe_topic(&real.connection, &real.topic).expect("described");
     assert_eq!(topic.partitions.len(), 3);
-    assert_eq!(topic.configs, Some(vec![("retention.ms".to_string(), "-1".to_string())]));
+    let configs = topic.configs.expect("settings");
+    assert!(configs.contains(&("retention.ms".to_string(), "-1".to_string())), "{configs:?}");
     let again = admin::create_topic(&real.connection, &real.topic, 1, 1, &[]).expect_err("exists").to_string();
     assert!(again.contains("exists already"), "{again}");
     let many = admin::create_topic(&real.connection, "too-many-replicas", 1, 9, &[]).expect_err("one broker").to_string();
@@ -154,12 +155,16 @@ fn fetching_is_fast() {
     }
     producer.flush().expect("delivered");
     let spec = real.spec(&[EARLIEST, LATEST]);
+    let opening = Instant::now();
     let mut fetcher = source(&spec, &context()).and_then(|s| s.open(&Scan::all(&spec), None)).expect("open");
+    let opening = opening.elapsed();
+    let mut first = None;
     let limits = crate::connectors::BatchLimits { rows: 8192, bytes: 4 << 20, latency: Duration::from_millis(5) };
     let (started, mut rows, mut batches) = (Instant::now(), 0, 0);
     loop {
         match fetcher.fetch(&limits, Duration::from_millis(100)).expect("fetched") {
             crate::connectors::Fetched::Batch { payload: crate::connectors::Payload::Raw { values, .. }, .. } => {
+                first.get_or_insert_with(|| started.elapsed());
                 rows += values.len();
                 batches += 1;
             }
@@ -168,6 +173,16 @@ fn fetching_is_fast() {
         }
     }
     let seconds = started.elapsed().as_secs_f64();
+    let closing = Instant::now();
+    drop(fetcher);
+    eprintln!("open {opening:?}, first batch {first:?}, close {:?}", closing.elapsed());
     eprintln!("{rows} records in {batches} batches, {seconds:.2} s: {:.0} a second", rows as f64 / seconds);
     assert_eq!(rows, count as usize);
+}
+
+#[test]
+fn a_wrong_protocol_is_explained() {
+    let Some(real) = real("protocol", 1) else { return };
+    let message = real.read(&[EARLIEST, LATEST, ("properties.security.protocol", "SSL")], None);
+    assert!(message.contains("TLS failed") && message.contains("properties.security.protocol"), "{message}");
 }

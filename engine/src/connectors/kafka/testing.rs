@@ -68,8 +68,9 @@ pub fn drain(fetcher: &mut dyn Fetcher, quiet: Duration) -> Result<Vec<String>> 
                 // Where a batch ends depends on what has arrived: neighbours are shown as one.
                 let text: Vec<&str> = values.iter().map(|v| v.map_or("-", |v| std::str::from_utf8(v).expect("text"))).collect();
                 let before = out.pop_if(|line: &mut String| line.contains('@') && line.starts_with(&format!("{} ", ids[split])));
-                let before =
-                    before.map_or(format!("{} ", ids[split]), |line| line[..line.find(" @").expect("a position")].to_string() + ",");
+                let comma = if text.is_empty() { "" } else { "," };
+                let kept = |line: String| line[..line.find(" @").expect("a position")].to_string() + comma;
+                let before = before.map_or(format!("{} ", ids[split]), kept);
                 out.push(format!("{before}{} @{}", text.join(","), position.offset));
             }
             Fetched::Batch { .. } => unreachable!("Kafka answers raw records"),

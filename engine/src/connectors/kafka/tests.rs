@@ -208,3 +208,25 @@ fn topics_are_listed_and_described() {
     let topic = admin::describe_topic(&connection, "t").expect("a topic");
     assert_eq!(topic.partitions.iter().map(|p| (p.id, p.low, p.high)).collect::<Vec<_>>(), [(0, 0, 0), (1, 0, 1)]);
 }
+
+#[test]
+fn rows_that_cannot_be_delivered_fail_the_checkpoint() {
+    let broker = broker(1);
+    let options =
+        [("topic", "t"), ("format", "json"), ("properties.delivery.timeout.ms", "1500"), ("properties.request.timeout.ms", "1000")];
+    let spec = spec(broker.servers(), &options);
+    let mut writer = sink(&spec, &context()).and_then(|s| s.writer(0, vec![])).expect("a writer");
+    drop(broker);
+    let column: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int32Array::from(vec![1, 2]));
+    let rows = arrow::array::RecordBatch::try_new(spec.physical.clone(), vec![column]).expect("rows");
+    writer.write(&StreamBatch::new(rows)).expect("queued");
+    let message = writer.prepare(Epoch(1), false).expect_err("nobody takes them").to_string();
+    assert!(message.starts_with("table 's': 2 records were not delivered to 127.0.0.1:"), "{message}");
+    assert!(message.contains("topic 't'"), "{message}");
+}
+
+#[test]
+fn silence_is_explained() {
+    let message = read(&spec("no-such-host.invalid:9092", &BOUNDED), None);
+    assert!(message.contains("no Kafka broker answers at no-such-host.invalid:9092 (") && message.contains("resolve"), "{message}");
+}

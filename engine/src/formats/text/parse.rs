@@ -231,7 +231,7 @@ pub fn parse_decimal(text: &[u8], precision: u8, scale: i8) -> Option<Decimal> {
         }
         seen += 1;
     }
-    value += i128::from(round);
+    value = value.saturating_add(i128::from(round));
     let limit = 10i128.pow(u32::from(precision.min(38)));
     if value >= limit {
         return Some(Decimal::TooLarge);

@@ -208,9 +208,18 @@ impl WindowAggregate {
             let slice = self.slice_of(&partial, 0);
             self.open.entry(slice).or_default().push(Segment::new(partial));
         } else {
-            let mut rows_of: BTreeMap<SliceKey, Vec<u32>> = BTreeMap::new();
+            // Groups stand in order of arrival, so a slice is mostly the one of the group before.
+            let mut rows_of: Vec<(SliceKey, Vec<u32>)> = Vec::new();
+            let mut at = 0;
             for row in 0..partial.num_rows() {
-                rows_of.entry(self.slice_of(&partial, row)).or_default().push(row as u32);
+                let slice = self.slice_of(&partial, row);
+                if rows_of.get(at).is_none_or(|(s, _)| *s != slice) {
+                    at = rows_of.iter().position(|(s, _)| *s == slice).unwrap_or(rows_of.len());
+                    if at == rows_of.len() {
+                        rows_of.push((slice, Vec::new()));
+                    }
+                }
+                rows_of[at].1.push(row as u32);
             }
             for (slice, rows) in rows_of {
                 let part = compute::take_record_batch(&partial, &UInt32Array::from(rows))?;
@@ -259,10 +268,16 @@ impl WindowAggregate {
     }
 
     fn emit(&mut self, start: i64, end: i64, parts: &[Arc<Segment>], out: &mut Out) -> Result<()> {
-        for part in parts {
-            self.merge.merge(part.rows(), self.windows)?;
-        }
-        let (rows, keys, results) = self.merge.finish()?;
+        let (rows, keys, results) = match parts {
+            // A part of hopping windows may hold a key twice: once on time, once filed late.
+            [only] if self.windows == 1 => self.merge.finish_one(only.rows(), self.windows)?,
+            _ => {
+                for part in parts {
+                    self.merge.merge(part.rows(), self.windows)?;
+                }
+                self.merge.finish()?
+            }
+        };
         let constant = |ms: i64| TimestampMillisecondArray::from_value(ms, rows);
         let column = |(i, output): (usize, &WindowOutput)| -> ArrayRef {
             match output {

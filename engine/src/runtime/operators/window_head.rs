@@ -92,6 +92,23 @@ impl Head {
         Ok(())
     }
 
+    /// Key columns and results of one partial batch by itself, of which each row is a group: nothing is looked up.
+    ///
+    /// # Errors
+    /// Internal: the batch has another form, or the head is not empty.
+    pub fn finish_one(&mut self, partial: &RecordBatch, skip: usize) -> Result<(usize, Vec<ArrayRef>, Vec<ArrayRef>)> {
+        debug_assert!(self.is_empty());
+        let groups = partial.num_rows();
+        self.indices.clear();
+        self.indices.extend(0..groups as u32);
+        self.states.iter_mut().for_each(|s| s.resize(groups));
+        let columns = &partial.columns()[skip..];
+        self.merge_states(columns)?;
+        let results = self.states.iter().map(|s| s.evaluate(0..groups)).collect::<Result<Vec<_>>>()?;
+        self.states.iter_mut().for_each(|s| s.clear());
+        Ok((groups, columns[..self.prefix].to_vec(), results))
+    }
+
     /// Adds the groups of a partial batch, whose first `skip` columns (window columns) do not count here.
     ///
     /// # Errors
@@ -99,6 +116,11 @@ impl Head {
     pub fn merge(&mut self, partial: &RecordBatch, skip: usize) -> Result<()> {
         let columns = &partial.columns()[skip..];
         self.intern(&columns[..self.prefix], partial.num_rows())?;
+        self.merge_states(columns)
+    }
+
+    /// Adds the state columns behind the keys to the groups of `indices`.
+    fn merge_states(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let mut at = self.prefix;
         for state in &mut self.states {
             let width = state.state_fields().len();

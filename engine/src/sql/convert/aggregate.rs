@@ -123,8 +123,8 @@ impl Converter<'_> {
     ) -> Result<NodeId> {
         let mut columns = Columns::over(&self.draft.nodes[input]);
         let mut keys = Vec::with_capacity(groups.len());
-        for (group, field) in groups.iter().zip(&fields) {
-            keys.push(columns.place(group, field.name())?);
+        for group in &groups {
+            keys.push(columns.place(group, &format!("key{}", keys.len()))?);
         }
         let aggregates = columns.calls(&calls)?;
         if columns.exprs.is_empty() {
@@ -160,7 +160,7 @@ impl Converter<'_> {
         let mut keys = Vec::new();
         let mut output = Vec::new();
         let mut out_facts = Vec::new();
-        for (group, field) in groups.iter().zip(&fields) {
+        for group in &groups {
             let own = column_index(group).and_then(|i| facts[i].window.clone()).filter(|m| m.shape == mark.shape && m.zone == mark.zone);
             match own {
                 Some(m) => {
@@ -173,7 +173,7 @@ impl Converter<'_> {
                 }
                 None => {
                     output.push(WindowOutput::Key(keys.len()));
-                    keys.push(columns.place(group, field.name())?);
+                    keys.push(columns.place(group, &format!("key{}", keys.len()))?);
                     out_facts.push(ColumnFact::default());
                 }
             }

@@ -14,14 +14,14 @@ use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator};
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 
 use super::{Converter, and, fields_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Span};
 use crate::sql::draft::{ColumnFact, DraftNode, DraftOp, JoinDraft, column_index, for_each_column, is_safe, remap};
 use crate::sql::errors::{expr_span, unknown_column};
 use crate::sql::nodes::Versioned;
 use crate::sql::plan::{self, Matching, NodeId};
-use crate::sql::portable::Finding;
 
-const PORTABLE: &str = "give the table a PRIMARY KEY (…) NOT ENFORCED and a constant rowtime \
+/// The form of a join with a static table that Flink has too.
+pub const PORTABLE: &str = "give the table a PRIMARY KEY (…) NOT ENFORCED and a constant rowtime \
     (valid_from AS TIMESTAMP '1970-01-01 00:00:00.000', WATERMARK FOR valid_from AS valid_from), \
     and write JOIN table FOR SYSTEM_TIME AS OF s.ts AS t ON s.key = t.key";
 
@@ -38,16 +38,16 @@ struct Conditions {
 impl Converter<'_> {
     /// A join, and the conditions of the WHERE right above it.
     pub(super) fn join(&mut self, join: &Join, above: Vec<&Expr>) -> Result<NodeId> {
+        let span = join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.filter).chain(above.iter().copied()).filter_map(expr_span).min();
+        let span = span.unwrap_or(self.span);
         let left_join = match join.join_type {
             JoinType::Inner => false,
             JoinType::Left => true,
             other => {
-                let e = self.unsupported(&format!("{} JOIN", other.to_string().to_uppercase()));
-                return Err(e.help("there are JOIN and LEFT JOIN of a stream with a static table on its right"));
+                let e = Error::user(format!("not yet supported: {} JOIN", other.to_string().to_uppercase()));
+                return Err(e.at(span).help("there are JOIN and LEFT JOIN of a stream with a static table on its right"));
             }
         };
-        let span = join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.filter).chain(above.iter().copied()).filter_map(expr_span).min();
-        let span = span.unwrap_or(self.span);
         if versioned(&join.left).is_some() {
             return self.convert(&join.left); // Refused there, with its place.
         }
@@ -60,8 +60,8 @@ impl Converter<'_> {
         let swapped = match (self.is_static(left), self.is_static(right)) {
             (_, true) => false,
             (true, false) if !left_join && version.is_none() => true,
-            (true, false) => return Err(self.refused(join, "LEFT JOIN from a static table to a stream").at(span)),
-            (false, false) => return Err(self.refused(join, "JOIN of two streams").at(span)),
+            (true, false) => return Err(Self::refused(join, "LEFT JOIN from a static table to a stream").at(span)),
+            (false, false) => return Err(Self::refused(join, "JOIN of two streams").at(span)),
         };
         let (stream, side) = if swapped { (right, left) } else { (left, right) };
         let (stream_width, side_width) = (self.draft.nodes[stream].fields.len(), self.draft.nodes[side].fields.len());
@@ -103,22 +103,17 @@ impl Converter<'_> {
             Some(v) => self.version(v, join, stream, side, &on)?,
         };
         if on.stream_keys.is_empty() {
-            let e = self.unsupported("a JOIN without an equality between the two tables").at(span);
+            let e = Error::user("not yet supported: a JOIN without an equality between the two tables").at(span);
             return Err(e.help("write ON s.key = t.key AND …"));
         }
-        match &version {
-            None => self.findings.push(Finding {
-                span,
-                what: "a plain JOIN with a static table: Flink gives an updating stream without rowtime".to_string(),
-                portable: PORTABLE.to_string(),
-            }),
+        if version.is_some() {
             // A condition on the side chooses among matches, never among versions.
-            Some(_) => on.rest.append(&mut on.side_only),
+            on.rest.append(&mut on.side_only);
         }
         let stream = self.filter(stream, filtered);
         let side_only = on.side_only.iter().map(|e| remap(e, &|c| c - stream_width)).collect::<Result<Vec<_>>>()?;
         let side = self.filter(side, side_only);
-        let joined = self.static_join(stream, side, on, matching, left_join)?;
+        let joined = self.static_join(stream, side, on, matching, left_join, span)?;
         // The columns as the query knows them: left, then right, without computed keys.
         let order: Vec<usize> = match swapped {
             false => (0..stream_width).chain(joined.side_start..joined.side_start + side_width).collect(),
@@ -143,7 +138,7 @@ impl Converter<'_> {
         Ok(self.filter(node, after))
     }
 
-    fn static_join(&mut self, stream: NodeId, side: NodeId, on: Conditions, matching: Matching, left: bool) -> Result<Joined> {
+    fn static_join(&mut self, stream: NodeId, side: NodeId, on: Conditions, matching: Matching, left: bool, span: Span) -> Result<Joined> {
         let stream_width = self.draft.nodes[stream].fields.len();
         let side_keys = on.side_keys.iter().map(|e| remap(e, &|c| c - stream_width)).collect::<Result<Vec<_>>>()?;
         let (stream, stream_keys) = self.with_keys(stream, &on.stream_keys)?;
@@ -168,6 +163,7 @@ impl Converter<'_> {
         let mut node = DraftNode::new(op, vec![stream, side], fields, facts);
         node.updates = updates;
         node.upsert_key = upsert_key;
+        node.plain_join = (matching == Matching::All).then_some((span, left));
         Ok(Joined { node: self.draft.add(node), side_start })
     }
 
@@ -252,10 +248,10 @@ impl Converter<'_> {
         }
     }
 
-    fn refused(&self, join: &Join, what: &str) -> Error {
+    fn refused(join: &Join, what: &str) -> Error {
         let mut tables = Vec::new();
         collect_tables(&join.right, &mut tables);
-        let e = self.unsupported(what);
+        let e = Error::user(format!("not yet supported: {what}"));
         match tables.as_slice() {
             [] => e,
             names => e.help(format!(

@@ -9,6 +9,8 @@ mod join;
 mod values;
 mod window;
 
+pub use join::PORTABLE;
+
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;

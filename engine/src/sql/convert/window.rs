@@ -2,11 +2,13 @@
 
 use datafusion::common::DFSchema;
 
+use super::join::PORTABLE;
 use super::{Converter, fields_of};
 use crate::error::{Error, Result};
 use crate::sql::draft::{ColumnFact, DraftNode, DraftOp, Role, WindowMark};
 use crate::sql::nodes::WindowFunction;
 use crate::sql::plan::NodeId;
+use crate::sql::portable::Finding;
 use crate::stream::SqlType;
 
 impl Converter<'_> {
@@ -19,6 +21,14 @@ impl Converter<'_> {
             return Err(self.no_time_attribute(input, &name, w.input.schema()).at(w.span));
         }
         self.append_only(input, "a window function")?;
+        if let Some((span, _)) = self.draft.nodes[input].plain_join {
+            self.findings.push(Finding {
+                span,
+                what: "a plain JOIN with a static table, below a window: Flink loses the rowtime in such a JOIN and refuses the window"
+                    .to_string(),
+                portable: PORTABLE.to_string(),
+            });
+        }
         let below = &self.draft.nodes[input];
         let zone = match SqlType::of(&below.fields[w.column]) {
             SqlType::TimestampLtz(_) => Some(self.dialect.zone),

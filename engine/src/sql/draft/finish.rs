@@ -9,6 +9,7 @@ use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use super::columns::{for_each_column, remap};
 use super::fuse::fuse;
 use super::prune::{Pruned, prune};
+use super::push::push;
 use super::{ColumnFact, Draft, DraftNode, DraftOp, SinkDraft, SourceDraft, sha256};
 use crate::connectors::{Context, Scan};
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ use crate::stream::types::TIME_ATTRIBUTE;
 pub fn finish(mut draft: Draft, sinks: Vec<(NodeId, SinkDraft)>, settings: JobSettings, context: &Context) -> Result<StreamPlan> {
     add_sinks(&mut draft, sinks);
     let mut nodes = sweep(draft.nodes);
+    fuse(&mut nodes)?;
+    let mut nodes = push(sweep(nodes));
     fuse(&mut nodes)?;
     let nodes = sweep(nodes);
     let pruned = prune(&nodes)?;
@@ -183,8 +186,10 @@ fn op(pruned: &[Pruned], id: NodeId, context: &Context) -> Result<Op> {
     })
 }
 
+type Side = (SourceOp, SchemaRef, Vec<(CalcOp, SchemaRef)>);
+
 /// The static side of a join: its source with its schema, and the calcs over it in order, with theirs.
-fn side(pruned: &[Pruned], mut id: NodeId) -> Result<(SourceOp, SchemaRef, Vec<(CalcOp, SchemaRef)>)> {
+fn side(pruned: &[Pruned], mut id: NodeId) -> Result<Side> {
     let mut calcs = Vec::new();
     loop {
         match &pruned[id].node.op {

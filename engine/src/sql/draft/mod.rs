@@ -13,6 +13,7 @@ mod columns;
 mod finish;
 mod fuse;
 mod prune;
+mod push;
 
 pub use columns::{Role, WindowMark, column_index, expr_text, for_each_column, is_safe, remap};
 pub use finish::finish;
@@ -54,6 +55,9 @@ pub struct DraftNode {
     pub upsert_key: Vec<usize>,
     /// Columns of the table's PRIMARY KEY that are still whole.
     pub primary_key: Vec<usize>,
+    /// The plain JOIN with a static table that lies below, and whether it is a LEFT JOIN: Flink's own plain
+    /// JOIN has no rowtime, and updates where it is LEFT.
+    pub plain_join: Option<(Span, bool)>,
     /// Merkle hash of the content; what users of this node put into their own.
     pub content: String,
     /// What state belongs to. The content's hash, except for sources and sinks.
@@ -162,6 +166,7 @@ impl DraftNode {
             updates: None,
             upsert_key: vec![],
             primary_key: vec![],
+            plain_join: None,
             content: String::new(),
             fingerprint: String::new(),
         }
@@ -183,6 +188,7 @@ impl Draft {
     pub fn add(&mut self, mut node: DraftNode) -> NodeId {
         let (content, fingerprint) = self.hashes(&node);
         node.content = content;
+        node.plain_join = node.plain_join.or_else(|| node.inputs.iter().find_map(|i| self.nodes[*i].plain_join));
         node.fingerprint = fingerprint;
         let names: Vec<&str> = node.fields.iter().map(|f| f.name().as_str()).collect();
         let key = format!("{} {names:?}", node.content);

@@ -6,7 +6,7 @@
 //! | `columns`, `session` | reading and building columns; the zone and compiled patterns |
 //! | `literals` | the pass that types literals before planning |
 //! | `binary` | operators, field access, constructors |
-//! | `decimal`, `math`, `conditional`, `strings`, `matching`, `time`, `nested`, `cast` | the functions |
+//! | `decimal`, `math`, `conditional`, `strings`, `matching`, `time`, `time_text`, `nested`, `cast` | the functions |
 //! | `cast_text`, `pattern`, `md5` | text forms of CAST, Java's date patterns, a digest |
 //!
 //! To plan a query: run [`type_literals_ast`] on it (the parser has already spelled casts and time units as
@@ -46,6 +46,7 @@ mod strings;
 #[cfg(test)]
 mod tests;
 mod time;
+mod time_text;
 
 pub use literals::{type_literals, type_literals_ast, type_literals_expr};
 
@@ -99,6 +100,7 @@ fn definitions() -> impl Iterator<Item = &'static scalar::Definition> {
         strings::FUNCTIONS,
         matching::FUNCTIONS,
         time::FUNCTIONS,
+        time_text::FUNCTIONS,
         nested::FUNCTIONS,
         cast::FUNCTIONS,
     ]

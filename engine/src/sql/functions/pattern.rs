@@ -324,7 +324,7 @@ impl Parsed {
                 let day = u32::try_from(self.day.unwrap_or(1)).ok().filter(|d| (1..=31).contains(d))?;
                 let last = crate::formats::text::days_in_month(year.into(), month);
                 let within = NaiveDate::from_ymd_opt(year, month, day.min(last))?;
-                if lenient { within + chrono::Duration::days(i64::from(day.saturating_sub(last))) } else { within }
+                if lenient { within.checked_add_signed(chrono::Duration::days(i64::from(day.saturating_sub(last))))? } else { within }
             }
         };
         if self.weekday.is_some_and(|w| w != date.weekday().number_from_sunday() as i64) {

@@ -66,7 +66,7 @@ impl Session {
         if self.zone == Tz::UTC {
             return utc;
         }
-        utc + Duration::seconds(self.zone.offset_from_utc_datetime(&utc).fix().local_minus_utc() as i64)
+        shifted(utc, self.zone.offset_from_utc_datetime(&utc).fix().local_minus_utc())
     }
 
     /// The point of UTC of a wall clock of the session's zone.
@@ -84,7 +84,12 @@ pub(super) fn local_to_utc(zone: Tz, local: NaiveDateTime) -> NaiveDateTime {
     let offset = match zone.offset_from_local_datetime(&local).earliest() {
         Some(offset) => offset,
         // A day before is before the gap, whatever the offset.
-        None => zone.offset_from_utc_datetime(&(local - Duration::days(1))),
+        None => zone.offset_from_utc_datetime(&shifted(local, -86_400)),
     };
-    local - Duration::seconds(offset.fix().local_minus_utc() as i64)
+    shifted(local, -offset.fix().local_minus_utc())
+}
+
+/// `t` moved by seconds; at the ends of time (260,000 years from now) it stays.
+fn shifted(t: NaiveDateTime, seconds: i32) -> NaiveDateTime {
+    t.checked_add_signed(Duration::seconds(seconds.into())).unwrap_or(t)
 }
