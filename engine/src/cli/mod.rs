@@ -2,14 +2,19 @@
 //!
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
+pub mod brokers;
 pub mod demo;
 pub mod execute;
 pub mod generate;
 pub mod output;
+pub mod produce;
 pub mod progress;
 pub mod run;
+pub mod sending;
+pub mod shell;
 pub mod signals;
 pub mod table;
+pub mod topics;
 pub mod usage;
 
 use std::process::ExitCode;
@@ -32,6 +37,14 @@ enum Command {
     Check(run::CheckArgs),
     /// Shows the stream plan of SQL files
     Explain(run::ExplainArgs),
+    /// A shell for SQL: statements end with ';'
+    Sql(shell::ShellArgs),
+    /// Sends a file to a topic: at once, at a rate, or as its own times say
+    Produce(produce::ProduceArgs),
+    /// Creates, lists and describes topics
+    Topics(topics::TopicsArgs),
+    /// Makes records: a bike-share day, its stations, bids for benchmarks
+    Generate(generate::GenerateArgs),
     /// Runs the whole job on generated data with an embedded broker
     Demo(demo::DemoArgs),
 }
@@ -43,6 +56,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => run::check(&args),
         Command::Explain(args) => run::explain_files(&args),
+        Command::Sql(args) => shell::shell(&args),
+        Command::Produce(args) => produce::produce(&args),
+        Command::Topics(args) => topics::topics(&args),
+        Command::Generate(args) => generate::run::generate(&args),
         Command::Demo(args) => demo::demo(&args),
     };
     match result {
