@@ -2,6 +2,7 @@
 //!
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
+pub mod bench;
 pub mod demo;
 pub mod execute;
 pub mod generate;
@@ -34,6 +35,8 @@ enum Command {
     Explain(run::ExplainArgs),
     /// Runs the whole job on generated data with an embedded broker
     Demo(demo::DemoArgs),
+    /// Measures a SQL file's job, and the limits of its topics in the same run
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command line of this process.
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => run::check(&args),
         Command::Explain(args) => run::explain_files(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Bench(args) => bench::bench(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),
