@@ -2,11 +2,8 @@
 //!
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
-<<<<<<< HEAD
 pub mod brokers;
-=======
 pub mod bench;
->>>>>>> bench
 pub mod demo;
 pub mod execute;
 pub mod generate;
