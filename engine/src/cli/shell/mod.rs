@@ -52,6 +52,9 @@ pub struct ShellArgs {
     /// Form of a SELECT's rows, unless 'sql-client.execution.result-mode' is set
     #[arg(long, value_enum)]
     pub output: Option<Form>,
+    /// Each INSERT removes its committed files and state, then starts over
+    #[arg(long)]
+    pub fresh: bool,
     /// No progress on stderr
     #[arg(long, short)]
     pub quiet: bool,
@@ -221,6 +224,7 @@ impl Shell<'_> {
             }
             None => {}
         }
+        self.session.name_job(&job_name(text));
         let steps = self.session.plan_file(file, text)?;
         if steps.is_empty() && self.interactive {
             eprintln!("ok");
@@ -241,7 +245,7 @@ impl Shell<'_> {
             forced_name: None,
             state_dir: None,
             sql: masked(text.trim()),
-            fresh: false,
+            fresh: is_job && self.args.fresh,
             from: None,
             refresh_static: false,
             workers: self.args.workers.map(usize::from),
