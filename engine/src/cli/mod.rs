@@ -2,7 +2,11 @@
 //!
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
+<<<<<<< HEAD
 pub mod brokers;
+=======
+pub mod bench;
+>>>>>>> bench
 pub mod demo;
 pub mod execute;
 pub mod generate;
@@ -47,6 +51,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Runs the whole job on generated data with an embedded broker
     Demo(demo::DemoArgs),
+    /// Measures a SQL file's job, and the limits of its topics in the same run
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command line of this process.
@@ -61,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Topics(args) => topics::topics(&args),
         Command::Generate(args) => generate::run::generate(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Bench(args) => bench::bench(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),

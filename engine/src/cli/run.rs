@@ -54,6 +54,7 @@ pub struct RunArgs {
     /// Worker threads (else parallelism.default, else the cores)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub workers: Option<u16>,
+    /// What changes the meaning of the files
     #[command(flatten)]
     pub sql: SqlArgs,
     /// Form of a SELECT's rows (else a table on a terminal, changelog elsewhere)
@@ -85,6 +86,7 @@ pub struct CheckArgs {
     /// Names each place that Flink 2.3 would refuse (exit status 1)
     #[arg(long)]
     pub portable: bool,
+    /// What changes the meaning of the files
     #[command(flatten)]
     pub sql: SqlArgs,
 }
@@ -95,6 +97,7 @@ pub struct ExplainArgs {
     /// SQL files
     #[arg(required = true)]
     pub files: Vec<String>,
+    /// What changes the meaning of the files
     #[command(flatten)]
     pub sql: SqlArgs,
 }
@@ -159,6 +162,7 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
         steps.extend(session.plan_file(&file, &text)?);
         texts.push(text);
     }
+    session.check_names()?;
     let options = ExecuteOptions {
         name,
         forced_name: args.job.clone(),
@@ -252,6 +256,7 @@ pub fn check(args: &CheckArgs) -> Result<u8> {
         let jobs = steps.iter().filter(|s| matches!(s, Step::Job(_) | Step::Select(_))).count();
         eprintln!("{file}: fine ({jobs} job{})", if jobs == 1 { "" } else { "s" });
     }
+    session.check_names()?;
     Ok(u8::from(found > 0))
 }
 
