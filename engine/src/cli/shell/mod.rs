@@ -229,6 +229,12 @@ impl Shell<'_> {
         if steps.is_empty() && self.interactive {
             eprintln!("ok");
         }
+        if steps.iter().any(|s| matches!(s, Step::Job(_) | Step::Select(_)))
+            && let Err(e) = self.session.check_names()
+        {
+            // The table may still be declared: no more than a note.
+            eprintln!("note: {}", e.message());
+        }
         for step in &steps {
             if self.step(step, text)? == Went::Interrupted {
                 return Ok(Went::Interrupted);
