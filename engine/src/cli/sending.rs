@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::brokers::in_options;
 use super::progress::count;
-use crate::connectors::kafka::Connection;
 use crate::connectors::kafka::producer::{Outgoing, Producer};
+use crate::connectors::kafka::{Connection, admin};
 use crate::error::Result;
 
 /// Longest sleep between two looks at Ctrl-C.
@@ -39,7 +39,8 @@ impl Sending {
     /// User: the topic does not exist. External: no broker answers.
     pub fn open(connection: &Connection, topic: &str, stop: Arc<AtomicBool>, quiet: bool) -> Result<Self> {
         let producer = in_options(Producer::open(connection))?;
-        let partitions = in_options(producer.partitions(topic))?;
+        // Asked without creating it: a misspelt name shall not become a topic.
+        let partitions = in_options(admin::partition_count(connection, topic))?;
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
         Ok(Self { producer, topic: topic.to_string(), partitions, stop, quiet, started: now, shown: now, shown_sent: 0, terminal })

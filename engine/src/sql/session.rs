@@ -126,6 +126,11 @@ impl Session {
         Ok(steps)
     }
 
+    /// Names the jobs that are planned from now on, unless `pipeline.name` does: their output belongs to it.
+    pub fn name_job(&mut self, name: &str) {
+        self.options.context.job = name.to_string();
+    }
+
     /// The settings as they stand.
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -37,7 +37,10 @@ fn to_file(what: &What, out: Option<&Path>, quiet: bool) -> Result<u8> {
     let failed = |e: io::Error| {
         let missing = e.kind() == ErrorKind::NotFound;
         let error = Error::user(format!("cannot write {}", path.display())).caused_by(e);
-        if missing { error.help("make its directory first: mkdir -p") } else { error }
+        match path.parent().filter(|_| missing) {
+            Some(folder) => error.help(format!("make its directory first: mkdir -p {}", folder.display())),
+            None => error,
+        }
     };
     let mut file = File::create(path).map_err(failed)?;
     let records = what.write(&mut file).map_err(failed)?;

@@ -167,7 +167,7 @@ mod tests {
     fn conditions_see_strings_and_numbers_as_the_records_have_them() {
         assert_eq!(kept("code IN ('16107','32017')").expect("a condition"), (vec![true, false, false, false], 1));
         assert_eq!(kept("n > 10").expect("a condition"), (vec![false, true, false, true], 1));
-        assert_eq!(kept("at LIKE '%lon%' OR n IS NULL").expect("a condition").0, [true, false, true, false]);
+        assert_eq!(kept("`at` LIKE '%lon%' OR n IS NULL").expect("a condition").0, [true, false, true, false]);
         assert_eq!(kept("TRUE").expect("a condition").0, [true; 4]);
     }
 

@@ -52,7 +52,10 @@ pub fn open(file: &str, format: Option<FileFormat>, csv: CsvForm) -> Result<Box<
     let format = match format {
         Some(format) => format,
         None if file == "-" => FileFormat::Jsonl,
-        None => format_of(file)?,
+        None => {
+            opened(file)?;
+            format_of(file)?
+        }
     };
     if format == FileFormat::Parquet {
         if file == "-" {

@@ -52,6 +52,9 @@ pub struct ShellArgs {
     /// Form of a SELECT's rows, unless 'sql-client.execution.result-mode' is set
     #[arg(long, value_enum)]
     pub output: Option<Form>,
+    /// Each INSERT removes its committed files and state, then starts over
+    #[arg(long)]
+    pub fresh: bool,
     /// No progress on stderr
     #[arg(long, short)]
     pub quiet: bool,
@@ -221,9 +224,16 @@ impl Shell<'_> {
             }
             None => {}
         }
+        self.session.name_job(&job_name(text));
         let steps = self.session.plan_file(file, text)?;
         if steps.is_empty() && self.interactive {
             eprintln!("ok");
+        }
+        if steps.iter().any(|s| matches!(s, Step::Job(_) | Step::Select(_)))
+            && let Err(e) = self.session.check_names()
+        {
+            // The table may still be declared: no more than a note.
+            eprintln!("note: {}", e.message());
         }
         for step in &steps {
             if self.step(step, text)? == Went::Interrupted {
@@ -241,7 +251,7 @@ impl Shell<'_> {
             forced_name: None,
             state_dir: None,
             sql: masked(text.trim()),
-            fresh: false,
+            fresh: is_job && self.args.fresh,
             from: None,
             refresh_static: false,
             workers: self.args.workers.map(usize::from),

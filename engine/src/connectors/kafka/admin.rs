@@ -92,6 +92,15 @@ pub fn describe_topic(connection: &Connection, topic: &str) -> Result<TopicDescr
     Ok(TopicDescription { name: topic.to_string(), partitions, configs: configs(connection, topic)? })
 }
 
+/// The number of partitions of a topic, which is never created by asking.
+///
+/// # Errors
+/// User: it does not exist. External: no broker answers.
+pub fn partition_count(connection: &Connection, topic: &str) -> Result<i32> {
+    let count = connection.partitions(&connection.asker()?, topic, CONNECT_PATIENCE)?.len();
+    Ok(i32::try_from(count).unwrap_or(i32::MAX))
+}
+
 /// Whether the broker is the embedded one, which does not speak the admin protocol.
 ///
 /// # Errors
