@@ -2,8 +2,8 @@
 //!
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
-pub mod brokers;
 pub mod bench;
+pub mod brokers;
 pub mod demo;
 pub mod execute;
 pub mod generate;

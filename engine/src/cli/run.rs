@@ -113,7 +113,8 @@ pub fn session(sql: &SqlArgs, job: &str) -> Result<Session> {
     };
     let table_option = |text: &String| -> Result<(String, String, String)> {
         let (path, value) = pair("option", text)?;
-        let (table, key) = path.split_once('.').ok_or_else(|| Error::user(format!("--option {text}: expected TABLE.KEY=VALUE (* for all tables)")))?;
+        let (table, key) =
+            path.split_once('.').ok_or_else(|| Error::user(format!("--option {text}: expected TABLE.KEY=VALUE (* for all tables)")))?;
         Ok((table.to_string(), key.to_string(), value))
     };
     Session::new(SessionOptions {
@@ -130,7 +131,10 @@ pub fn session(sql: &SqlArgs, job: &str) -> Result<Session> {
 /// User: it cannot be read.
 pub fn read_file(file: &str) -> Result<(String, String)> {
     if file == "-" {
-        return Ok(("<stdin>".into(), std::io::read_to_string(std::io::stdin()).map_err(|e| Error::user("cannot read standard input").caused_by(e))?));
+        return Ok((
+            "<stdin>".into(),
+            std::io::read_to_string(std::io::stdin()).map_err(|e| Error::user("cannot read standard input").caused_by(e))?,
+        ));
     }
     let text = std::fs::read_to_string(file).map_err(|e| Error::user(format!("cannot read the SQL file {file}")).caused_by(e))?;
     Ok((file.to_string(), text))
@@ -233,7 +237,8 @@ fn write_summary(path: &Path, ran: &[Ran], result: &Result<()>, at_latest: bool)
         "sources": sources, "sinks": sinks, "late": late, "late_after_idle": late_after_idle, "rejected": rejected, "epochs": epochs,
         "restored_from": restored, "ended_by": ended_by, "cpu_s": usage::cpu_seconds(), "peak_rss_bytes": usage::peak_rss_bytes(),
     });
-    std::fs::write(path, format!("{summary:#}\n")).map_err(|e| Error::external(format!("cannot write the summary {}", path.display())).caused_by(e))
+    std::fs::write(path, format!("{summary:#}\n"))
+        .map_err(|e| Error::external(format!("cannot write the summary {}", path.display())).caused_by(e))
 }
 
 /// Checks files. 0: fine; 1: Flink would refuse a place; 2 (an error): refused here.

@@ -57,7 +57,15 @@ pub struct SinkEnd {
 
 impl SinkEnd {
     /// The end of sink number `sink`, called `name`; `not_null` are its NOT NULL columns.
-    pub fn new(sink: usize, name: &str, target: Target, order: Order, not_null: Vec<usize>, drop_nulls: bool, metrics: Arc<JobMetrics>) -> Self {
+    pub fn new(
+        sink: usize,
+        name: &str,
+        target: Target,
+        order: Order,
+        not_null: Vec<usize>,
+        drop_nulls: bool,
+        metrics: Arc<JobMetrics>,
+    ) -> Self {
         let rows_out = metrics.sink(name);
         Self { sink, name: name.to_string(), target, order, waiting: BTreeMap::new(), next_seq: 0, not_null, drop_nulls, metrics, rows_out }
     }
