@@ -113,6 +113,9 @@ pub fn sinks(plan: &StreamPlan) -> Vec<JobSink> {
     found
 }
 
+/// The tasks of one worker, downstream first.
+pub type WorkerTasks = Vec<Box<dyn Task>>;
+
 struct Stage {
     head: NodeId,
     parallelism: usize,
@@ -123,7 +126,7 @@ struct Stage {
 ///
 /// # Errors
 /// Those of readers, writers and operators when they are made.
-pub fn build(parts: &Parts<'_>) -> Result<(Vec<Vec<Box<dyn Task>>>, usize)> {
+pub fn build(parts: &Parts<'_>) -> Result<(Vec<WorkerTasks>, usize)> {
     let (stages, stage_of) = stages(parts.plan, parts.workers);
     let mut chains: Vec<Vec<Chain>> = stages.iter().map(|s| (0..s.parallelism).map(|_| Chain::default()).collect()).collect();
     let mut receivers: Vec<Vec<Vec<LaneReceiver>>> = stages.iter().map(|s| (0..s.parallelism).map(|_| Vec::new()).collect()).collect();
@@ -147,7 +150,7 @@ pub fn build(parts: &Parts<'_>) -> Result<(Vec<Vec<Box<dyn Task>>>, usize)> {
         }
     }
 
-    let mut workers: Vec<Vec<Box<dyn Task>>> = (0..parts.workers).map(|_| Vec::new()).collect();
+    let mut workers: Vec<WorkerTasks> = (0..parts.workers).map(|_| Vec::new()).collect();
     let mut count = 0;
     let built = stages.iter().zip(chains).zip(receivers).collect::<Vec<_>>();
     for ((stage, chains), receivers) in built.into_iter().rev() {

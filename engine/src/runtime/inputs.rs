@@ -45,7 +45,7 @@ impl Inputs {
 
     /// The next message for the task; `None` when nothing can be read now. Batches pass as they come; a
     /// watermark only where the merged one moved; one barrier once all lanes have delivered it; one end.
-    pub fn next(&mut self) -> Option<Message> {
+    pub fn poll(&mut self) -> Option<Message> {
         for _ in 0..self.lanes.len() {
             let index = self.next;
             self.next = (self.next + 1) % self.lanes.len();
