@@ -441,8 +441,9 @@ mod tests {
         let runs = [run(4.0), run(1.25), run(2.0)];
         let middle = median(&runs);
         assert_eq!(middle, 2);
-        let expected = "\
-                           records  seconds     rows/s   MB/s  CPU seconds  rows per CPU second  job's share  peak memory
+        // The first line starts with blanks, which a continued string would lose.
+        let expected =
+            "                           records  seconds     rows/s   MB/s  CPU seconds  rows per CPU second  job's share  peak memory
 ───────────────────────  ─────────  ───────  ─────────  ─────  ───────────  ───────────────────  ───────────  ───────────
 job, 2 workers           1,000,000     1.00  1,000,000  200.0         2.00              500,000                     50 MB
 limit: consume only      1,000,000     0.50  2,000,000  400.0         0.50            2,000,000         0.25
