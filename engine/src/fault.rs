@@ -4,7 +4,8 @@
 //! once for each and expects at least one of them to turn red. Outside of that nothing sets it.
 
 /// Every fault that can be planted.
-pub const NAMES: &[&str] = &["watermark-per-batch", "filter-before-watermark", "skip-fsync", "publish-before-manifest", "unaligned-barrier"];
+pub const NAMES: &[&str] =
+    &["watermark-per-batch", "filter-before-watermark", "skip-fsync", "publish-before-manifest", "unaligned-barrier"];
 
 /// Whether fault `name` is planted. Ask once, when a thing is built, not once a row.
 pub fn planted(name: &str) -> bool {

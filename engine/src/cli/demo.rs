@@ -142,7 +142,12 @@ fn prepare(dir: &Path, stations: &Path, day: &VelibOptions) -> Result<usize> {
 }
 
 /// Sends the day, a little ahead of what the job has read.
-fn produce(broker: &EmbeddedBroker, day: VelibOptions, metrics: Arc<JobMetrics>, over: Arc<AtomicBool>) -> Result<std::thread::JoinHandle<Result<()>>> {
+fn produce(
+    broker: &EmbeddedBroker,
+    day: VelibOptions,
+    metrics: Arc<JobMetrics>,
+    over: Arc<AtomicBool>,
+) -> Result<std::thread::JoinHandle<Result<()>>> {
     let connection = Connection::new("the demo", broker.servers(), &Default::default())?;
     let mut producer = Producer::open(&connection)?;
     Ok(std::thread::spawn(move || {
@@ -189,20 +194,44 @@ fn show(parquet: &Path, records: u64, started: Instant) -> Result<u8> {
             let one = postcodes.entry(code.value(i).to_string()).or_default();
             one.reports += reports.value(i);
             if start.value(i) >= one.window {
-                *one = Postcode { bikes: bikes.value(i), ebikes: ebike.value(i), docks: docks.value(i), stations: stations.value(i), reports: one.reports, window: start.value(i) };
+                *one = Postcode {
+                    bikes: bikes.value(i),
+                    ebikes: ebike.value(i),
+                    docks: docks.value(i),
+                    stations: stations.value(i),
+                    reports: one.reports,
+                    window: start.value(i),
+                };
             }
         }
     }
     let mut busiest: Vec<(String, Postcode)> = postcodes.into_iter().collect();
     busiest.sort_by(|a, b| b.1.bikes.cmp(&a.1.bikes).then(a.0.cmp(&b.0)));
-    let mut table = TextTable::new([("postcode", false), ("stations", true), ("bikes", true), ("of them electric", true), ("free docks", true), ("reports that day", true)]);
+    let mut table = TextTable::new([
+        ("postcode", false),
+        ("stations", true),
+        ("bikes", true),
+        ("of them electric", true),
+        ("free docks", true),
+        ("reports that day", true),
+    ]);
     for (code, p) in busiest.iter().take(10) {
-        table.push([code.clone(), p.stations.to_string(), p.bikes.to_string(), p.ebikes.to_string(), p.docks.to_string(), count(p.reports as u64)]);
+        table.push([
+            code.clone(),
+            p.stations.to_string(),
+            p.bikes.to_string(),
+            p.ebikes.to_string(),
+            p.docks.to_string(),
+            count(p.reports as u64),
+        ]);
     }
     print("The ten postcodes with most bikes, in the day's last quarter of an hour that each reported in:\n");
     print(&table.draw(terminal_width()));
     print(&format!("\n{} records became {} rows in {:.1} s.", count(records), count(rows), started.elapsed().as_secs_f64()));
-    print(&format!("The Parquet lies in {0}/; read it with DuckDB:\n\n  duckdb -c \"SELECT postcode, max(bikes) FROM '{0}/*.parquet' GROUP BY postcode ORDER BY 2 DESC LIMIT 10\"", parquet.display()));
+    print(&format!(
+        "The Parquet lies in {0}/; read it with DuckDB:\n\n  duckdb -c \"SELECT postcode, max(bikes) FROM '{0}/*.parquet' GROUP BY postcode ORDER BY 2 DESC LIMIT 10\"",
+        parquet.display()
+    ));
     Ok(0)
 }
 

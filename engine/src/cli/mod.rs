@@ -2,14 +2,20 @@
 //!
 //! What must always hold: stdout carries rows only; progress and messages go to stderr.
 
+pub mod bench;
+pub mod brokers;
 pub mod demo;
 pub mod execute;
 pub mod generate;
 pub mod output;
+pub mod produce;
 pub mod progress;
 pub mod run;
+pub mod sending;
+pub mod shell;
 pub mod signals;
 pub mod table;
+pub mod topics;
 pub mod usage;
 
 use std::process::ExitCode;
@@ -32,8 +38,18 @@ enum Command {
     Check(run::CheckArgs),
     /// Shows the stream plan of SQL files
     Explain(run::ExplainArgs),
+    /// A shell for SQL: statements end with ';'
+    Sql(shell::ShellArgs),
+    /// Sends a file to a topic: at once, at a rate, or as its own times say
+    Produce(produce::ProduceArgs),
+    /// Creates, lists and describes topics
+    Topics(topics::TopicsArgs),
+    /// Makes records: a bike-share day, its stations, bids for benchmarks
+    Generate(generate::GenerateArgs),
     /// Runs the whole job on generated data with an embedded broker
     Demo(demo::DemoArgs),
+    /// Measures a SQL file's job, and the limits of its topics in the same run
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command line of this process.
@@ -43,7 +59,12 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => run::check(&args),
         Command::Explain(args) => run::explain_files(&args),
+        Command::Sql(args) => shell::shell(&args),
+        Command::Produce(args) => produce::produce(&args),
+        Command::Topics(args) => topics::topics(&args),
+        Command::Generate(args) => generate::run::generate(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Bench(args) => bench::bench(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),

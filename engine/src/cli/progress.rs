@@ -63,7 +63,12 @@ impl Progress {
         }
         let m = &self.metrics;
         let mut parts = vec![format!("{} in", count(m.records_in())), format!("{} out", count(m.rows_out()))];
-        for (n, what) in [(m.late.get(), "late"), (m.late_after_idle.get(), "late after idle"), (m.rejected(), "rejected"), (m.null_dropped.get(), "dropped for NULL")] {
+        for (n, what) in [
+            (m.late.get(), "late"),
+            (m.late_after_idle.get(), "late after idle"),
+            (m.rejected(), "rejected"),
+            (m.null_dropped.get(), "dropped for NULL"),
+        ] {
             if n > 0 {
                 parts.push(format!("{} {what}", count(n)));
             }
@@ -83,7 +88,8 @@ fn line(name: &str, m: &JobMetrics, now: (u64, u64), before: (u64, u64), seconds
     let rate = |a: u64, b: u64| count(((a.saturating_sub(b)) as f64 / seconds.max(0.001)) as u64);
     let mut text = format!("{name}: {} in ({}/s), {} out ({}/s)", count(now.0), rate(now.0, before.0), count(now.1), rate(now.1, before.1));
     let sources = m.sources.lock().expect("no panic while locked");
-    let watermark = sources.values().filter(|s| s.has_watermark.load(std::sync::atomic::Ordering::Relaxed)).map(|s| s.watermark.get()).min();
+    let watermark =
+        sources.values().filter(|s| s.has_watermark.load(std::sync::atomic::Ordering::Relaxed)).map(|s| s.watermark.get()).min();
     drop(sources);
     match watermark {
         Some(ms) if ms != i64::MIN && ms != i64::MAX => {
@@ -110,7 +116,9 @@ fn blocked(m: &JobMetrics) -> Vec<String> {
     let sources = m.sources.lock().expect("no panic while locked");
     let mut out = Vec::new();
     for (table, source) in sources.iter() {
-        if !source.has_watermark.load(std::sync::atomic::Ordering::Relaxed) || source.records.lock().expect("no panic while locked").values().sum::<u64>() == 0 {
+        if !source.has_watermark.load(std::sync::atomic::Ordering::Relaxed)
+            || source.records.lock().expect("no panic while locked").values().sum::<u64>() == 0
+        {
             continue;
         }
         for split in source.holders.lock().expect("no panic while locked").iter() {

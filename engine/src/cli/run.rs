@@ -54,6 +54,7 @@ pub struct RunArgs {
     /// Worker threads (else parallelism.default, else the cores)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub workers: Option<u16>,
+    /// What changes the meaning of the files
     #[command(flatten)]
     pub sql: SqlArgs,
     /// Form of a SELECT's rows (else a table on a terminal, changelog elsewhere)
@@ -85,6 +86,7 @@ pub struct CheckArgs {
     /// Names each place that Flink 2.3 would refuse (exit status 1)
     #[arg(long)]
     pub portable: bool,
+    /// What changes the meaning of the files
     #[command(flatten)]
     pub sql: SqlArgs,
 }
@@ -95,6 +97,7 @@ pub struct ExplainArgs {
     /// SQL files
     #[arg(required = true)]
     pub files: Vec<String>,
+    /// What changes the meaning of the files
     #[command(flatten)]
     pub sql: SqlArgs,
 }
@@ -110,7 +113,8 @@ pub fn session(sql: &SqlArgs, job: &str) -> Result<Session> {
     };
     let table_option = |text: &String| -> Result<(String, String, String)> {
         let (path, value) = pair("option", text)?;
-        let (table, key) = path.split_once('.').ok_or_else(|| Error::user(format!("--option {text}: expected TABLE.KEY=VALUE (* for all tables)")))?;
+        let (table, key) =
+            path.split_once('.').ok_or_else(|| Error::user(format!("--option {text}: expected TABLE.KEY=VALUE (* for all tables)")))?;
         Ok((table.to_string(), key.to_string(), value))
     };
     Session::new(SessionOptions {
@@ -127,7 +131,10 @@ pub fn session(sql: &SqlArgs, job: &str) -> Result<Session> {
 /// User: it cannot be read.
 pub fn read_file(file: &str) -> Result<(String, String)> {
     if file == "-" {
-        return Ok(("<stdin>".into(), std::io::read_to_string(std::io::stdin()).map_err(|e| Error::user("cannot read standard input").caused_by(e))?));
+        return Ok((
+            "<stdin>".into(),
+            std::io::read_to_string(std::io::stdin()).map_err(|e| Error::user("cannot read standard input").caused_by(e))?,
+        ));
     }
     let text = std::fs::read_to_string(file).map_err(|e| Error::user(format!("cannot read the SQL file {file}")).caused_by(e))?;
     Ok((file.to_string(), text))
@@ -159,6 +166,7 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
         steps.extend(session.plan_file(&file, &text)?);
         texts.push(text);
     }
+    session.check_names()?;
     let options = ExecuteOptions {
         name,
         forced_name: args.job.clone(),
@@ -229,7 +237,8 @@ fn write_summary(path: &Path, ran: &[Ran], result: &Result<()>, at_latest: bool)
         "sources": sources, "sinks": sinks, "late": late, "late_after_idle": late_after_idle, "rejected": rejected, "epochs": epochs,
         "restored_from": restored, "ended_by": ended_by, "cpu_s": usage::cpu_seconds(), "peak_rss_bytes": usage::peak_rss_bytes(),
     });
-    std::fs::write(path, format!("{summary:#}\n")).map_err(|e| Error::external(format!("cannot write the summary {}", path.display())).caused_by(e))
+    std::fs::write(path, format!("{summary:#}\n"))
+        .map_err(|e| Error::external(format!("cannot write the summary {}", path.display())).caused_by(e))
 }
 
 /// Checks files. 0: fine; 1: Flink would refuse a place; 2 (an error): refused here.
@@ -252,6 +261,7 @@ pub fn check(args: &CheckArgs) -> Result<u8> {
         let jobs = steps.iter().filter(|s| matches!(s, Step::Job(_) | Step::Select(_))).count();
         eprintln!("{file}: fine ({jobs} job{})", if jobs == 1 { "" } else { "s" });
     }
+    session.check_names()?;
     Ok(u8::from(found > 0))
 }
 

@@ -268,7 +268,15 @@ fn sink_number(parts: &Parts<'_>, table: &str) -> Result<usize> {
 }
 
 /// Adds `node` to a chain behind operator `before`; answers its operator's number.
-fn add_node(parts: &Parts<'_>, node: &Node, chain: &mut Chain, before: Option<usize>, worker: usize, parallelism: usize, is_head: bool) -> Result<Option<usize>> {
+fn add_node(
+    parts: &Parts<'_>,
+    node: &Node,
+    chain: &mut Chain,
+    before: Option<usize>,
+    worker: usize,
+    parallelism: usize,
+    is_head: bool,
+) -> Result<Option<usize>> {
     let input = node.inputs.first().map(|i| &parts.plan.nodes[*i].schema);
     let input = || input.ok_or_else(|| Error::internal(format!("node {} has no input", node.id)));
     let range = KeyRange { worker, workers: parallelism };

@@ -12,9 +12,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::build::{self, JobSink, Parts, Restored};
@@ -183,8 +183,11 @@ fn forget(store: Option<&dyn Store>, committers: &mut [Box<dyn Committer>], opti
 fn check_fits(plan: &StreamPlan, manifest: &Manifest) -> Result<()> {
     let known: BTreeSet<&str> = plan.nodes.iter().map(|n| n.fingerprint.as_str()).collect();
     let operators = manifest.operators.iter().map(|o| (&o.fingerprint, &o.name));
-    let lost: BTreeSet<&String> =
-        operators.chain(manifest.sources.iter().map(|s| (&s.fingerprint, &s.table))).filter(|(f, _)| !known.contains(f.as_str())).map(|(_, n)| n).collect();
+    let lost: BTreeSet<&String> = operators
+        .chain(manifest.sources.iter().map(|s| (&s.fingerprint, &s.table)))
+        .filter(|(f, _)| !known.contains(f.as_str()))
+        .map(|(_, n)| n)
+        .collect();
     if lost.is_empty() {
         return Ok(());
     }
@@ -228,7 +231,9 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let statics = statics::load(plan, manifest.as_ref(), store.as_deref(), options.refresh_static, &options.metrics)?;
         for table in &statics.changed {
-            (options.notice)(&format!("the static table '{table}' has changed since the job started; it goes on with the rows it has (--refresh-static takes the new ones)"));
+            (options.notice)(&format!(
+                "the static table '{table}' has changed since the job started; it goes on with the rows it has (--refresh-static takes the new ones)"
+            ));
         }
         let restored = read_state(plan, manifest.as_ref(), store.as_deref(), &sinks)?;
         let signals: Vec<Arc<Signal>> = (0..options.workers).map(|_| Arc::default()).collect();
@@ -271,9 +276,11 @@ impl<'a> Run<'a> {
                     let kept: Option<Vec<Split>> = state.map(|s| s.splits.iter().map(|(split, _)| split.clone()).collect());
                     let fetcher = op.source.open(&op.scan, kept.as_deref())?;
                     let merged = state.map_or(Watermark::MIN, |s| s.merged);
-                    let known: HashMap<&str, Watermark> = state.iter().flat_map(|s| s.splits.iter().map(|(p, w)| (p.id.as_str(), *w))).collect();
+                    let known: HashMap<&str, Watermark> =
+                        state.iter().flat_map(|s| s.splits.iter().map(|(p, w)| (p.id.as_str(), *w))).collect();
                     let splits = fetcher.splits();
-                    let timed: Vec<(Split, Watermark)> = splits.iter().map(|s| (s.clone(), known.get(s.id.as_str()).copied().unwrap_or(merged))).collect();
+                    let timed: Vec<(Split, Watermark)> =
+                        splits.iter().map(|s| (s.clone(), known.get(s.id.as_str()).copied().unwrap_or(merged))).collect();
                     let metrics = self.options.metrics.source(&op.table.name);
                     metrics.has_watermark.store(op.watermark.is_some(), Ordering::Relaxed);
                     for split in &splits {
@@ -310,7 +317,8 @@ impl<'a> Run<'a> {
         }
         for (node, fetcher, splits) in fetchers {
             let Op::Source(op) = &self.plan.nodes[node].op else { continue };
-            let (hub, limits, idle, abort, events) = (self.hubs[&node].clone(), self.options.limits, op.idle_timeout, self.abort.clone(), sender.clone());
+            let (hub, limits, idle, abort, events) =
+                (self.hubs[&node].clone(), self.options.limits, op.idle_timeout, self.abort.clone(), sender.clone());
             let work = move || run_fetcher(&hub, fetcher, splits, limits, idle, &events, &abort);
             self.thread(format!("source-{}", op.table.name), &sender, work)?;
         }
@@ -491,7 +499,11 @@ impl<'a> Run<'a> {
             workers: self.options.workers,
             sql: self.options.sql.clone(),
             sources: acks.iter().flat_map(|a| &a.sources).map(|s| self.source_state(s)).collect(),
-            operators: acks.iter().flat_map(|a| &a.operators).map(|(node, watermark, snapshot)| self.operator_state(*node, *watermark, &snapshot.segments)).collect(),
+            operators: acks
+                .iter()
+                .flat_map(|a| &a.operators)
+                .map(|(node, watermark, snapshot)| self.operator_state(*node, *watermark, &snapshot.segments))
+                .collect(),
             sinks,
             statics: self.statics.states.clone(),
             files: BTreeMap::new(),
@@ -532,7 +544,8 @@ impl<'a> Run<'a> {
     fn sink_states(&mut self, store: &dyn Store, epoch: Epoch, acks: &[Ack]) -> Result<Vec<SinkState>> {
         let mut states = Vec::new();
         for number in 0..self.sinks.len() {
-            let kept: Vec<_> = acks.iter().flat_map(|a| &a.sinks).filter(|(s, _)| *s == number).flat_map(|(_, p)| p.kept.iter().cloned()).collect();
+            let kept: Vec<_> =
+                acks.iter().flat_map(|a| &a.sinks).filter(|(s, _)| *s == number).flat_map(|(_, p)| p.kept.iter().cloned()).collect();
             let mut places = Vec::new();
             if !kept.is_empty() {
                 let file = self.write_state(store, &format!("kept-{:012}-{number}.arrow", epoch.0), &kept)?;
@@ -587,7 +600,10 @@ fn read_state(plan: &StreamPlan, manifest: Option<&Manifest>, store: Option<&dyn
         if !files.contains_key(&place.file) {
             files.insert(place.file.clone(), manifest.read_file(store, &place.file)?);
         }
-        files[&place.file].get(place.index).cloned().ok_or_else(|| Error::new(ErrorKind::State, format!("{} holds fewer segments than the manifest names", place.file)))
+        files[&place.file]
+            .get(place.index)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::State, format!("{} holds fewer segments than the manifest names", place.file)))
     };
     let mut restored = Restored::new();
     for state in &manifest.operators {
@@ -605,4 +621,3 @@ fn read_state(plan: &StreamPlan, manifest: Option<&Manifest>, store: Option<&dyn
     }
     Ok(restored)
 }
-

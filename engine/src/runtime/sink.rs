@@ -5,7 +5,7 @@
 //! order ([`Order`]), batches that workers finished out of order wait for their turn:
 //!
 //! - [`Order::Arrival`]: batches carry their place in the source's total order, empty ones included.
-//! - [`Order::Windows`]: batches carry the end of their window; rows of windows up to the merged watermark are
+//! - [`Order::Windows`]: batches carry the close of their window; rows of windows up to the merged watermark are
 //!   complete, and are written by window, sorted by their values, so that any worker count gives one order.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use arrow::row::{RowConverter, SortField};
 use crate::connectors::{Prepared, SinkWriter};
 use crate::error::{Error, Result};
 use crate::metrics::{Counter, JobMetrics};
+use crate::runtime::operators::window_aggregate::window_seq;
 use crate::stream::{Barrier, Epoch, StreamBatch, Watermark};
 
 /// In which order a single writer sees rows.
@@ -56,7 +57,15 @@ pub struct SinkEnd {
 
 impl SinkEnd {
     /// The end of sink number `sink`, called `name`; `not_null` are its NOT NULL columns.
-    pub fn new(sink: usize, name: &str, target: Target, order: Order, not_null: Vec<usize>, drop_nulls: bool, metrics: Arc<JobMetrics>) -> Self {
+    pub fn new(
+        sink: usize,
+        name: &str,
+        target: Target,
+        order: Order,
+        not_null: Vec<usize>,
+        drop_nulls: bool,
+        metrics: Arc<JobMetrics>,
+    ) -> Self {
         let rows_out = metrics.sink(name);
         Self { sink, name: name.to_string(), target, order, waiting: BTreeMap::new(), next_seq: 0, not_null, drop_nulls, metrics, rows_out }
     }
@@ -89,8 +98,9 @@ impl SinkEnd {
     /// As for [`SinkEnd::batch`].
     pub fn watermark(&mut self, watermark: Watermark) -> Result<()> {
         if self.order == Order::Windows {
-            // Every window that waits was closed by this watermark or an earlier one.
-            for (_, batches) in std::mem::take(&mut self.waiting) {
+            // A faster worker may have emitted windows that a slower one has not reached: they wait on.
+            while let Some(entry) = self.waiting.first_entry().filter(|e| *e.key() <= window_seq(watermark.0)) {
+                let batches = entry.remove();
                 self.write(sorted(&batches)?)?;
             }
         }

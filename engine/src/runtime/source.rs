@@ -88,7 +88,14 @@ struct Commands {
 
 impl SourceHub {
     /// A hub for `node`, the source number `index`, with its splits' restored watermarks.
-    pub fn new(node: NodeId, index: usize, signals: Vec<Arc<Signal>>, splits: &[(Split, Watermark)], merged: Watermark, metrics: Arc<SourceMetrics>) -> Arc<Self> {
+    pub fn new(
+        node: NodeId,
+        index: usize,
+        signals: Vec<Arc<Signal>>,
+        splits: &[(Split, Watermark)],
+        merged: Watermark,
+        metrics: Arc<SourceMetrics>,
+    ) -> Arc<Self> {
         let mut clock = SourceClock::new(merged);
         for (i, (split, watermark)) in splits.iter().enumerate() {
             clock.add_split(*watermark);
@@ -392,7 +399,8 @@ impl Task for SourceTask {
         }
         match self.waiting.take() {
             Some(Waiting::Batch { turn, split, seq, rows, times }) => {
-                let stamped = self.hub.at_turn(turn, |clock| times.as_ref().and_then(|(rowtime, candidate)| clock.stamp(split, rowtime, candidate)));
+                let stamped =
+                    self.hub.at_turn(turn, |clock| times.as_ref().and_then(|(rowtime, candidate)| clock.stamp(split, rowtime, candidate)));
                 match stamped {
                     None => {
                         self.waiting = Some(Waiting::Batch { turn, split, seq, rows, times });
@@ -476,7 +484,8 @@ impl SourceTask {
     }
 
     fn barrier(&mut self, barrier: Barrier, source: Option<SourceSnapshot>) -> Result<()> {
-        let mut ack = Ack { task: self.id, epoch: barrier.epoch, operators: Vec::new(), sinks: Vec::new(), sources: source.into_iter().collect() };
+        let mut ack =
+            Ack { task: self.id, epoch: barrier.epoch, operators: Vec::new(), sinks: Vec::new(), sources: source.into_iter().collect() };
         self.chain.deliver(Message::Barrier(barrier), &mut ack)?;
         if let Some(dead) = &mut self.dead_letter {
             ack.sinks.push((dead.sink, dead.writer.prepare(barrier.epoch, barrier.last)?));
@@ -487,7 +496,11 @@ impl SourceTask {
 
     /// Payload → columns of the node, with rowtime and watermark candidates.
     #[allow(clippy::type_complexity)]
-    fn decode(&mut self, split: usize, payload: &Payload) -> Result<(RecordBatch, Option<(TimestampMillisecondArray, TimestampMillisecondArray)>)> {
+    fn decode(
+        &mut self,
+        split: usize,
+        payload: &Payload,
+    ) -> Result<(RecordBatch, Option<(TimestampMillisecondArray, TimestampMillisecondArray)>)> {
         let decoded = self.reader.read(payload)?;
         let (records, bytes) = match payload {
             Payload::Raw { values, .. } => (values.len(), values.bytes.len()),
@@ -546,8 +559,9 @@ impl SourceTask {
         if matches!(self.op.bad_records, BadRecords::Fail) {
             let place = place_of(envelope, *first);
             let shown: String = raw(*first).unwrap_or_default().chars().take(200).collect();
-            return Err(Error::data(format!("table '{table}': a record cannot be read ({place}): {reason}\n  record: {shown}"))
-                .help(format!("SET 'velosql.table.{table}.bad-records' = 'skip' counts and skips such records; 'dead-letter' keeps them")));
+            return Err(Error::data(format!("table '{table}': a record cannot be read ({place}): {reason}\n  record: {shown}")).help(
+                format!("SET 'velosql.table.{table}.bad-records' = 'skip' counts and skips such records; 'dead-letter' keeps them"),
+            ));
         }
         self.hub.metrics.rejected.add(bad.len() as u64);
         let Some(dead) = &mut self.dead_letter else { return Ok(()) };

@@ -35,7 +35,13 @@ pub struct Statics {
 ///
 /// # Errors
 /// User: a file is missing. Data: a record cannot be read.
-pub fn load(plan: &StreamPlan, manifest: Option<&Manifest>, store: Option<&dyn Store>, refresh: bool, metrics: &JobMetrics) -> Result<Statics> {
+pub fn load(
+    plan: &StreamPlan,
+    manifest: Option<&Manifest>,
+    store: Option<&dyn Store>,
+    refresh: bool,
+    metrics: &JobMetrics,
+) -> Result<Statics> {
     let mut loaded = Statics::default();
     for node in &plan.nodes {
         let Op::StaticJoin(op) = &node.op else { continue };
@@ -44,7 +50,8 @@ pub fn load(plan: &StreamPlan, manifest: Option<&Manifest>, store: Option<&dyn S
         let now = read(op, metrics);
         let rows = match (kept, store) {
             (Some((manifest, state)), Some(store)) if !refresh => {
-                let rows = manifest.read_file(store, &state.file)?.pop().ok_or_else(|| Error::state(format!("{} holds no rows", state.file)))?;
+                let rows =
+                    manifest.read_file(store, &state.file)?.pop().ok_or_else(|| Error::state(format!("{} holds no rows", state.file)))?;
                 // The file may even be gone by now: the job has what it needs.
                 if now.as_ref().map_or(true, |n| encode(std::slice::from_ref(n)).map_or(true, |b| sha256(&b) != state.sha256)) {
                     loaded.changed.push(table.clone());
@@ -99,7 +106,9 @@ fn read(op: &StaticJoinOp, metrics: &JobMetrics) -> Result<RecordBatch> {
                     Payload::Rows(_) => format!("record {}", bad.index + 1),
                 };
                 return Err(Error::data(format!("table '{}': a record cannot be read ({place}): {}", side.table.name, bad.reason)).help(
-                    "is its first line a header? SET 'velosql.table.".to_string() + &side.table.name + ".csv-header' = 'true' skips it; declare columns that may be empty as STRING",
+                    "is its first line a header? SET 'velosql.table.".to_string()
+                        + &side.table.name
+                        + ".csv-header' = 'true' skips it; declare columns that may be empty as STRING",
                 ));
             }
             counters.rejected.add(decoded.rejected.len() as u64);

@@ -179,7 +179,8 @@ impl Table {
         let is_kafka = create.options.iter().any(|(k, v, _)| k == "connector" && v.ends_with("kafka"));
         for (table, key, value) in overrides {
             // `*` means every table that can have the option: a broker's address is none of a file's.
-            let fits = *table == create.name.value || (table == "*" && (is_kafka || !(key.starts_with("properties.") || key.starts_with("scan."))));
+            let fits = *table == create.name.value
+                || (table == "*" && (is_kafka || !(key.starts_with("properties.") || key.starts_with("scan."))));
             match create.options.iter_mut().find(|(k, ..)| k == key) {
                 Some(option) if fits || table == "*" => option.1.clone_from(value),
                 None if fits => create.options.push((key.clone(), value.clone(), create.name.span)),

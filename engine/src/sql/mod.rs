@@ -27,6 +27,7 @@ mod describe;
 mod draft;
 mod errors;
 mod explain;
+mod filter;
 mod insert;
 mod masked;
 mod nodes;
@@ -42,6 +43,7 @@ mod values;
 mod tests;
 
 pub use explain::explain;
+pub use filter::RowFilter;
 pub use masked::masked;
 pub use portable::Finding;
 pub use session::{Session, SessionOptions, Step};

@@ -80,7 +80,8 @@ fn in_select(provider: &Provider<'_>, select: &mut Select, scope: Option<&With>)
         in_tables(provider, table, scope)?;
     }
     group_by_sees_from(provider, select, scope)?;
-    name_columns(&mut select.projection);
+    let tables = table_names(&select.from);
+    name_columns(&mut select.projection, &tables);
     Ok(())
 }
 
@@ -216,7 +217,21 @@ fn named(expr: &Expr) -> Option<&Ident> {
     }
 }
 
-fn name_columns(projection: &mut [SelectItem]) {
+/// Names by which the tables of FROM are called.
+fn table_names(from: &[TableWithJoins]) -> Vec<String> {
+    let factors = from.iter().flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)));
+    let name = |factor: &TableFactor| match factor {
+        TableFactor::Table { alias: Some(a), .. }
+        | TableFactor::Derived { alias: Some(a), .. }
+        | TableFactor::TableFunction { alias: Some(a), .. } => Some(a.name.value.clone()),
+        TableFactor::Table { name, alias: None, .. } => name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.clone()),
+        _ => None,
+    };
+    factors.filter_map(name).collect()
+}
+
+fn name_columns(projection: &mut [SelectItem], tables: &[String]) {
+    let star = projection.iter().any(|p| matches!(p, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let mut taken: Vec<String> = Vec::new();
     for (i, item) in projection.iter_mut().enumerate() {
         let (own, expr) = match item {
@@ -227,6 +242,12 @@ fn name_columns(projection: &mut [SelectItem]) {
             }
             _ => continue,
         };
+        // A field of a ROW takes the field's name. A column of a table keeps its table's beside a star,
+        // which may give a column of the same name.
+        let qualified = match &expr {
+            Expr::CompoundIdentifier(parts) => !star || !(parts.len() == 2 && tables.contains(&parts[0].value)),
+            _ => false,
+        };
         let wanted = own.clone().unwrap_or_else(|| format!("EXPR${i}"));
         let mut free = wanted.clone();
         let mut n = 0;
@@ -235,7 +256,7 @@ fn name_columns(projection: &mut [SelectItem]) {
             n += 1;
         }
         taken.push(free.clone());
-        if own.as_deref() != Some(free.as_str()) {
+        if qualified || own.as_deref() != Some(free.as_str()) {
             *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('`', free) };
         }
     }

@@ -126,6 +126,11 @@ impl Session {
         Ok(steps)
     }
 
+    /// Names the jobs that are planned from now on, unless `pipeline.name` does: their output belongs to it.
+    pub fn name_job(&mut self, name: &str) {
+        self.options.context.job = name.to_string();
+    }
+
     /// The settings as they stand.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -134,6 +139,19 @@ impl Session {
     /// Names of tables and views, for completion.
     pub fn table_names(&self) -> Vec<String> {
         self.catalog.names(false).map(str::to_string).collect()
+    }
+
+    /// Names of columns of tables and views, each once, for completion.
+    pub fn column_names(&self) -> Vec<String> {
+        let mut names = std::collections::BTreeSet::new();
+        for table in self.catalog.names(false) {
+            let name = Name { value: table.to_string(), span: Span::default() };
+            // A view over something that was dropped has no columns now.
+            if let Ok(Step::Show { rows, .. }) = self.describe(&name) {
+                names.extend(rows.into_iter().filter_map(|row| row.into_iter().next()));
+            }
+        }
+        names.into_iter().collect()
     }
 
     /// Refuses a knob or a `--option` of a table that no file has declared: it would be lost silently.

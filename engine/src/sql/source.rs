@@ -156,7 +156,7 @@ fn bad_records(spec: &connectors::TableSpec, context: &Context) -> Result<BadRec
     }
 }
 
-fn scan_of(fields: Vec<FieldRef>) -> Result<LogicalPlan> {
+pub(super) fn scan_of(fields: Vec<FieldRef>) -> Result<LogicalPlan> {
     let bare = TableReference::bare("the table");
     Ok(LogicalPlanBuilder::scan(bare, TableColumns::bare(fields), None)?.build()?)
 }
@@ -166,7 +166,7 @@ fn base_column(scan: &LogicalPlan, i: usize) -> Expr {
 }
 
 /// The analysed expressions over `input`'s columns, and the fields that they give.
-fn physical_projection(dialect: &Dialect, input: LogicalPlan, exprs: Vec<Expr>) -> Result<(Vec<plan::Expr>, Vec<FieldRef>)> {
+pub(super) fn physical_projection(dialect: &Dialect, input: LogicalPlan, exprs: Vec<Expr>) -> Result<(Vec<plan::Expr>, Vec<FieldRef>)> {
     let below: DFSchema = input.schema().as_ref().clone();
     let plan = LogicalPlanBuilder::from(input).project(exprs)?.build()?;
     let plan = bind::analyse(dialect, plan)?;

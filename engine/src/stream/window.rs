@@ -109,7 +109,9 @@ impl Wall {
             MappedLocalTime::Single(at) | MappedLocalTime::Ambiguous(_, at) => at.timestamp_millis(),
             // Gaps are at most a few hours: the offset before the gap names the instant of the jump or later.
             MappedLocalTime::None => match zone.from_local_datetime(&(naive - TimeDelta::hours(4))) {
-                MappedLocalTime::Single(before) | MappedLocalTime::Ambiguous(_, before) => wall_ms - i64::from(before.offset().fix().local_minus_utc()) * 1000,
+                MappedLocalTime::Single(before) | MappedLocalTime::Ambiguous(_, before) => {
+                    wall_ms - i64::from(before.offset().fix().local_minus_utc()) * 1000
+                }
                 MappedLocalTime::None => wall_ms,
             },
         }

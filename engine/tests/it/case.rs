@@ -84,7 +84,11 @@ impl Case {
             let (head, body) = section.split_once('\n').unwrap_or((section, ""));
             let words: Vec<&str> = head.split_whitespace().collect();
             let after = |word: &str| words.iter().position(|w| *w == word).map(|i| words[i + 1].parse::<u64>().expect(head));
-            let at = |word: &str| words.iter().position(|w| *w == word).map(|i| words[i..].iter().position(|w| *w == "at").map(|j| words[i + j + 1].parse::<usize>().expect(head)).expect(head));
+            let at = |word: &str| {
+                words.iter().position(|w| *w == word).map(|i| {
+                    words[i..].iter().position(|w| *w == "at").map(|j| words[i + j + 1].parse::<usize>().expect(head)).expect(head)
+                })
+            };
             let lines = || body.lines().filter(|l| !l.trim().is_empty());
             match words[0] {
                 "input" => case.inputs.push(Input {
@@ -92,7 +96,10 @@ impl Case {
                     splits: after("splits").unwrap_or(1) as usize,
                     added: after("added").map(|n| (n as usize, at("added").expect(head))),
                     gap: after("gap").map(|ms| (Duration::from_millis(ms), at("gap").expect(head))),
-                    records: lines().map(|l| l.split_once(' ').unwrap_or((l, ""))).map(|(s, r)| (s.parse().expect(l_context(s)), r.to_string())).collect(),
+                    records: lines()
+                        .map(|l| l.split_once(' ').unwrap_or((l, "")))
+                        .map(|(s, r)| (s.parse().expect(l_context(s)), r.to_string()))
+                        .collect(),
                 }),
                 "file" => case.files.push((words[1].into(), format!("{}\n", body.trim_end()))),
                 "expect" => {
@@ -101,7 +108,8 @@ impl Case {
                 }
                 "late" => {
                     let idle = words.iter().position(|w| *w == "idle").map_or(0, |i| words[i + 1].parse().expect(head));
-                    case.counts = Counts { late: after("late").unwrap_or(0), late_after_idle: idle, rejected: after("rejected").unwrap_or(0) };
+                    case.counts =
+                        Counts { late: after("late").unwrap_or(0), late_after_idle: idle, rejected: after("rejected").unwrap_or(0) };
                 }
                 "rejected" => case.counts.rejected = after("rejected").unwrap_or(0),
                 other => panic!("{name}: unknown section '{other}'"),
@@ -117,7 +125,11 @@ impl Case {
         let mut paths: Vec<_> = std::fs::read_dir(&dir).expect("the folder of cases").map(|e| e.expect("an entry").path()).collect();
         paths.sort();
         let stem = |p: &Path| p.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_string();
-        paths.iter().filter(|p| p.extension().is_some_and(|e| e == "case")).map(|p| Self::parse(&stem(p), &std::fs::read_to_string(p).expect("a case"))).collect()
+        paths
+            .iter()
+            .filter(|p| p.extension().is_some_and(|e| e == "case"))
+            .map(|p| Self::parse(&stem(p), &std::fs::read_to_string(p).expect("a case")))
+            .collect()
     }
 
     /// Fills the hub with the inputs.

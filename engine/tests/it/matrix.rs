@@ -201,7 +201,12 @@ fn every_cell_gives_the_same_table() {
     }
     println!("{cells} cells ({resumed} resumed from a checkpoint), {} seeds, {:.1} s", seeds(), started.elapsed().as_secs_f64());
     assert!(cells > 0, "no case ran");
-    assert!(failed.is_empty(), "{} of {cells} cells differ; the first:\n{}", failed.len(), failed.iter().take(5).cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {cells} cells differ; the first:\n{}",
+        failed.len(),
+        failed.iter().take(5).cloned().collect::<Vec<_>>().join("\n")
+    );
 }
 
 fn hash(tables: &[(String, Vec<String>)]) -> String {

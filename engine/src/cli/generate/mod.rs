@@ -5,6 +5,7 @@
 //! What must always hold: the same options give the same bytes, on every machine; a test holds a hash.
 
 pub mod events;
+pub mod run;
 pub mod stations;
 pub mod velib;
 
@@ -12,6 +13,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+
+use super::brokers::Brokers;
 
 pub use events::{EventsOptions, events};
 pub use stations::{Station, make_stations, write_stations};
@@ -69,12 +72,21 @@ pub struct Destination {
     /// Kafka topic to write
     #[arg(long)]
     pub topic: Option<String>,
-    /// Brokers of the topic
-    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092")]
-    pub bootstrap_servers: String,
+    /// Creates the topic with this many partitions where it does not exist
+    #[arg(long, requires = "topic", value_parser = clap::value_parser!(i32).range(1..))]
+    pub partitions: Option<i32>,
+    /// The cluster of the topic.
+    #[command(flatten)]
+    pub brokers: Brokers,
     /// Field whose text is the Kafka key
     #[arg(long, value_name = "FIELD", requires = "topic")]
     pub key: Option<String>,
+    /// Records a second, such as 1000/s [default: as fast as it goes]
+    #[arg(long, requires = "topic")]
+    pub rate: Option<String>,
+    /// No progress on stderr
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 impl What {

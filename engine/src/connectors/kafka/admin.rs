@@ -92,6 +92,25 @@ pub fn describe_topic(connection: &Connection, topic: &str) -> Result<TopicDescr
     Ok(TopicDescription { name: topic.to_string(), partitions, configs: configs(connection, topic)? })
 }
 
+/// The number of partitions of a topic, which is never created by asking.
+///
+/// # Errors
+/// User: it does not exist. External: no broker answers.
+pub fn partition_count(connection: &Connection, topic: &str) -> Result<i32> {
+    let count = connection.partitions(&connection.asker()?, topic, CONNECT_PATIENCE)?.len();
+    Ok(i32::try_from(count).unwrap_or(i32::MAX))
+}
+
+/// Whether the broker is the embedded one, which does not speak the admin protocol.
+///
+/// # Errors
+/// External: no broker answers.
+pub fn is_embedded(connection: &Connection) -> Result<bool> {
+    let client = connection.asker()?;
+    connection.metadata(&client, None, CONNECT_PATIENCE)?;
+    Ok(client.client().fetch_cluster_id(REQUEST_PATIENCE).is_some_and(|id| id.starts_with("mockCluster")))
+}
+
 /// Creates a topic; `configs` are the topic's settings, such as `retention.ms`.
 ///
 /// # Errors
@@ -106,6 +125,10 @@ pub fn create_topic(connection: &Connection, topic: &str, partitions: i32, repli
     let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
     for (key, value) in configs {
         new = new.set(key, value);
+    }
+    if is_embedded(connection)? {
+        return Err(Error::user(format!("the broker at {} is an embedded one: topics are not created from outside", connection.servers()))
+            .help("start a Kafka broker (docker compose up -d) and name it with --brokers"));
     }
     let admin = admin(connection)?;
     let answers =

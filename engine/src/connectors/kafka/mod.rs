@@ -39,6 +39,8 @@ pub mod admin;
 
 pub mod embedded;
 
+pub mod limit;
+
 pub use client::Connection;
 
 use options::{Bound, KafkaOptions};

@@ -149,6 +149,15 @@ impl Producer {
         Ok(())
     }
 
+    /// Hears what became of earlier records, for a caller that sends seldom.
+    ///
+    /// # Errors
+    /// External: a record was not delivered.
+    pub fn poll(&self) -> Result<()> {
+        self.producer.poll(Duration::ZERO);
+        self.check()
+    }
+
     /// Waits until every record is delivered.
     ///
     /// # Errors

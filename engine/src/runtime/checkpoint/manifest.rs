@@ -142,8 +142,10 @@ impl Manifest {
             return match Self::load(store, &name)? {
                 Some(manifest) => Ok(Some(manifest)),
                 None => {
-                    let known: Vec<String> = names.iter().filter_map(|n| n[9..n.len() - 5].parse::<u64>().ok()).map(|n| n.to_string()).collect();
-                    Err(Error::state(format!("there is no whole checkpoint of epoch {epoch}")).help(format!("kept are: {}", known.join(", "))))
+                    let known: Vec<String> =
+                        names.iter().filter_map(|n| n[9..n.len() - 5].parse::<u64>().ok()).map(|n| n.to_string()).collect();
+                    Err(Error::state(format!("there is no whole checkpoint of epoch {epoch}"))
+                        .help(format!("kept are: {}", known.join(", "))))
                 }
             };
         }
@@ -197,7 +199,10 @@ impl Manifest {
     /// # Errors
     /// State: the file is missing or not what was written.
     pub fn read_file(&self, store: &dyn Store, file: &str) -> Result<Vec<RecordBatch>> {
-        let damaged = |why: &str| Error::state(format!("the state file {file} of epoch {} {why}", self.epoch)).help("go back with --from an earlier epoch, or start over with --fresh");
+        let damaged = |why: &str| {
+            Error::state(format!("the state file {file} of epoch {} {why}", self.epoch))
+                .help("go back with --from an earlier epoch, or start over with --fresh")
+        };
         let bytes = store.read(file)?.ok_or_else(|| damaged("is missing"))?;
         if self.files.get(file) != Some(&sha256(&bytes)) {
             return Err(damaged("is damaged (its checksum differs)"));

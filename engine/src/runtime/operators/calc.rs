@@ -68,7 +68,8 @@ pub fn project(rows: &RecordBatch, exprs: &[Expr], schema: &SchemaRef) -> Result
     let evaluate = |e: &Expr| -> Result<ArrayRef> { Ok(e.evaluate(rows)?.into_array(rows.num_rows())?) };
     let columns = exprs.iter().map(evaluate).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|e| Error::internal("a projection does not fit its schema").caused_by(e))
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|e| Error::internal("a projection does not fit its schema").caused_by(e))
 }
 
 /// Whether `exprs` are just the `inputs` columns in order.

@@ -50,7 +50,10 @@ impl StaticTable {
             Matching::Version { side_time, .. } => {
                 let column = table.rows.column(side_time);
                 if column.null_count() > 0 {
-                    return Err(Error::data(format!("a row of the static table '{}' has no version time (its rowtime is NULL)", op.side.table.name)));
+                    return Err(Error::data(format!(
+                        "a row of the static table '{}' has no version time (its rowtime is NULL)",
+                        op.side.table.name
+                    )));
                 }
                 Some(column.as_primitive::<TimestampMillisecondType>().clone())
             }
@@ -151,7 +154,8 @@ impl StaticJoin {
 impl Operator for StaticJoin {
     fn batch(&mut self, batch: StreamBatch, out: &mut Out) -> Result<()> {
         let (mut left, right) = self.matches(&batch)?;
-        let taken = if self.is_each_once(&left, batch.num_rows()) { batch.clone() } else { batch.take(&UInt32Array::from(left.clone()))? };
+        let taken =
+            if self.is_each_once(&left, batch.num_rows()) { batch.clone() } else { batch.take(&UInt32Array::from(left.clone()))? };
         let right = UInt32Array::from(right);
         let side = self.table.rows.columns().iter().map(|c| take(c, &right, None)).collect::<Result<Vec<_>, _>>()?;
         let mut joined = self.assemble(&taken, side, &self.joined)?;

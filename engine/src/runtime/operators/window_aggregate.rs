@@ -9,7 +9,7 @@
 //! What must hold: a partial operator flushes every window that closes at or below W before it forwards W,
 //! and everything before a barrier (so it has no state of its own); after W is forwarded it sends nothing for
 //! those windows. The final operator emits a window once, when its merged watermark reaches the close.
-//! Results of one window are tagged with the window's end, so that an ordered sink can line them up.
+//! Results of one window are tagged with its close, so that an ordered sink can line them up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,6 +44,11 @@ pub struct PartialWindow {
     /// The earliest close of a window in the head.
     next_close: i64,
     wall: Wall,
+}
+
+/// The place of a window's results in the order of an ordered sink: sorts like the watermark that closes it.
+pub fn window_seq(closes_at: i64) -> u64 {
+    (closes_at as u64) ^ (1 << 63)
 }
 
 /// Key fields of a window aggregation over `input`.
@@ -294,8 +299,7 @@ impl WindowAggregate {
         let columns: Vec<ArrayRef> = self.op.output.iter().enumerate().map(column).collect();
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         let mut batch = StreamBatch::new(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?);
-        // Sorts like the signed end.
-        batch.seq = Some((end as u64) ^ (1 << 63));
+        batch.seq = Some(window_seq(self.wall.closes_at(end)));
         out.batch(batch);
         Ok(())
     }

@@ -40,7 +40,8 @@ impl Operator for WindowAssign {
         let (mut rows, mut starts, mut ends, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for i in 0..time.len() {
             if time.is_null(i) {
-                return Err(Error::data("the rowtime of a row is NULL: a window needs one").help("filter such rows, or give the column a value with COALESCE"));
+                return Err(Error::data("the rowtime of a row is NULL: a window needs one")
+                    .help("filter such rows, or give the column a value with COALESCE"));
             }
             for (start, end) in self.shape.windows(self.wall.of(time.value(i))) {
                 rows.push(i as u32);

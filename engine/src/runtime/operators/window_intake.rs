@@ -132,7 +132,8 @@ impl WindowIntake {
             let array = batch.rows.column(index).as_primitive_opt::<TimestampMillisecondType>();
             let array = array.ok_or_else(|| Error::internal("a window's time column is not TIMESTAMP(3)"))?;
             if array.null_count() > 0 {
-                return Err(Error::data("the rowtime of a row is NULL: a window needs one").help("filter such rows, or give the column a value with COALESCE"));
+                return Err(Error::data("the rowtime of a row is NULL: a window needs one")
+                    .help("filter such rows, or give the column a value with COALESCE"));
             }
             Ok(array.values())
         };
