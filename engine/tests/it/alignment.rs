@@ -33,7 +33,7 @@ fn two_lanes(inputs: usize) -> Lanes {
 /// What comes out until nothing more can be read: `3` a row, `|1|` a barrier, `W5` a watermark.
 fn drained(inputs: &mut Inputs) -> String {
     let mut out = Vec::new();
-    while let Some(message) = inputs.next() {
+    while let Some(message) = inputs.poll() {
         out.push(match message {
             Message::Batch(b) => b.rows.column(0).as_any().downcast_ref::<Int64Array>().expect("Int64").value(0).to_string(),
             Message::Barrier(b) => format!("|{}|", b.epoch.0),
