@@ -314,7 +314,7 @@ fn public_polls_that_are_damaged() {
 fn generated_polls_that_are_damaged() {
     let place = Place::new();
     let mut records: Vec<Value> = velib_records(&VelibOptions { polls: 1, every: 5, ..VelibOptions::default() })
-        .map(|(_, r)| serde_json::from_slice(&r).expect("JSON"))
+        .map(|(_, r)| serde_json::from_slice::<Value>(&r).expect("JSON"))
         .collect();
     let whole = serde_json::to_string(&records).expect("JSON");
     let inside = whole.rfind("\"nom_arrondissement_communes\":\"").expect("a field") + 33;
