@@ -113,6 +113,9 @@ pub fn sinks(plan: &StreamPlan) -> Vec<JobSink> {
     found
 }
 
+/// The tasks of one worker, downstream first.
+pub type WorkerTasks = Vec<Box<dyn Task>>;
+
 struct Stage {
     head: NodeId,
     parallelism: usize,
@@ -123,10 +126,10 @@ struct Stage {
 ///
 /// # Errors
 /// Those of readers, writers and operators when they are made.
-pub fn build(parts: &Parts<'_>) -> Result<(Vec<Vec<Box<dyn Task>>>, usize)> {
+pub fn build(parts: &Parts<'_>) -> Result<(Vec<WorkerTasks>, usize)> {
     let (stages, stage_of) = stages(parts.plan, parts.workers);
     let mut chains: Vec<Vec<Chain>> = stages.iter().map(|s| (0..s.parallelism).map(|_| Chain::default()).collect()).collect();
-    let mut receivers: Vec<Vec<Vec<LaneReceiver>>> = stages.iter().map(|s| (0..s.parallelism).map(|_| Vec::new()).collect()).collect();
+    let mut receivers: Vec<Vec<Vec<Vec<LaneReceiver>>>> = stages.iter().map(|s| (0..s.parallelism).map(|_| Vec::new()).collect()).collect();
     // Number of each node's operator in its chain (None: the node is the task's input itself).
     let mut slots: HashMap<NodeId, Option<usize>> = HashMap::new();
 
@@ -147,7 +150,7 @@ pub fn build(parts: &Parts<'_>) -> Result<(Vec<Vec<Box<dyn Task>>>, usize)> {
         }
     }
 
-    let mut workers: Vec<Vec<Box<dyn Task>>> = (0..parts.workers).map(|_| Vec::new()).collect();
+    let mut workers: Vec<WorkerTasks> = (0..parts.workers).map(|_| Vec::new()).collect();
     let mut count = 0;
     let built = stages.iter().zip(chains).zip(receivers).collect::<Vec<_>>();
     for ((stage, chains), receivers) in built.into_iter().rev() {
@@ -214,7 +217,7 @@ fn connect(
     node: &Node,
     input: NodeId,
     chains: &mut [Chain],
-    (to, receivers): (&Stage, &mut [Vec<LaneReceiver>]),
+    (to, receivers): (&Stage, &mut [Vec<Vec<LaneReceiver>>]),
     slots: &HashMap<NodeId, Option<usize>>,
 ) -> Result<()> {
     let input_schema = &parts.plan.nodes[input].schema;
@@ -227,6 +230,7 @@ fn connect(
         _ => Route::One,
     };
     let keep_empty = matches!(&node.op, Op::Sink(sink) if order_at(parts.plan, node, sink) == Order::Arrival);
+    receivers.iter_mut().for_each(|inputs| inputs.push(Vec::new()));
     for (a, chain) in chains.iter_mut().enumerate() {
         let targets: Vec<usize> = match (&route, to.parallelism) {
             (Route::Keys(_), n) => (0..n).collect(),
@@ -237,7 +241,7 @@ fn connect(
         for b in targets {
             let (sender, receiver) = lane(LANE_BYTES, parts.signals[a].clone(), parts.signals[b].clone());
             senders.push(sender);
-            receivers[b].push(receiver);
+            receivers[b].last_mut().expect("one was added above").push(receiver);
         }
         let mut before = slots[&input];
         if let Op::WindowAggregate(op) = &node.op {
@@ -336,7 +340,7 @@ fn sink_end(parts: &Parts<'_>, node: &Node, op: &SinkOp) -> Result<SinkEnd> {
     Ok(SinkEnd::new(number, name, target, order_at(parts.plan, node, op), not_null, op.drop_nulls, parts.metrics.clone()))
 }
 
-fn task(parts: &Parts<'_>, stage: &Stage, worker: usize, chain: Chain, lanes: Vec<LaneReceiver>, id: usize) -> Result<Box<dyn Task>> {
+fn task(parts: &Parts<'_>, stage: &Stage, worker: usize, chain: Chain, lanes: Vec<Vec<LaneReceiver>>, id: usize) -> Result<Box<dyn Task>> {
     let node = &parts.plan.nodes[stage.head];
     let Op::Source(op) = &node.op else {
         return Ok(Box::new(LaneTask {

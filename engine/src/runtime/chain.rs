@@ -130,7 +130,8 @@ impl Chain {
 
     /// Sends what waits at the exits; true when nothing does.
     pub fn drain(&mut self) -> bool {
-        self.exits.iter_mut().fold(true, |empty, exit| exit.drain() && empty)
+        // Every exit is drained, also behind one that is full.
+        self.exits.iter_mut().map(Exit::drain).filter(|empty| !empty).count() == 0
     }
 
     /// Takes a message of the input. A barrier's answers are added to `ack`.

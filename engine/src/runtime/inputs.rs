@@ -3,11 +3,12 @@
 //! ```text
 //!  lane 0  ─ b b W5 b │B1│ b b …      held back until every lane has delivered B1 (or has ended)
 //!  lane 1  ─ b W3 b b b b │B1│
-//!  out       b b b W3 b b b │B1│ …     W = min over lanes that are not idle
+//!  out       b b b W3 b b b │B1│ …     W = min over the lanes of inputs that are not idle
 //! ```
 //!
 //! What must hold: after a barrier nothing of its lane is read until the barrier has been seen on every
-//! lane that has not ended; the merged watermark never goes back; with a planted fault
+//! lane that has not ended; the merged watermark never goes back; an input is idle only when all of its lanes
+//! are (one worker may learn later than another that a source is active again, while it holds rows back); with a planted fault
 //! (`VELOSQL_FAULT=unaligned-barrier`) the first rule is broken on purpose, and a test turns red.
 
 use std::time::Instant;
@@ -16,6 +17,7 @@ use super::channel::LaneReceiver;
 use crate::stream::{Barrier, Message, Watermark};
 
 struct Lane {
+    input: usize,
     receiver: LaneReceiver,
     watermark: Watermark,
     idle: bool,
@@ -35,25 +37,30 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Lanes that start at `watermark` (the restored one, or [`Watermark::MIN`]).
-    pub fn new(receivers: Vec<LaneReceiver>, watermark: Watermark) -> Self {
-        let lane = |receiver| Lane { receiver, watermark: Watermark::MIN, idle: false, ended: false, barrier: None };
-        let lanes = receivers.into_iter().map(lane).collect();
+    /// The lanes of each input, starting at `watermark` (the restored one, or [`Watermark::MIN`]).
+    pub fn new(inputs: Vec<Vec<LaneReceiver>>, watermark: Watermark) -> Self {
+        let lane = |input, receiver| Lane { input, receiver, watermark: Watermark::MIN, idle: false, ended: false, barrier: None };
+        let lanes = inputs.into_iter().enumerate().flat_map(|(i, lanes)| lanes.into_iter().map(move |r| lane(i, r))).collect();
         let unaligned = crate::fault::planted("unaligned-barrier");
         Self { lanes, next: 0, merged: watermark, was_idle: false, aligning_since: None, aligned_ms: 0, unaligned }
     }
 
     /// The next message for the task; `None` when nothing can be read now. Batches pass as they come; a
     /// watermark only where the merged one moved; one barrier once all lanes have delivered it; one end.
-    pub fn next(&mut self) -> Option<Message> {
-        for _ in 0..self.lanes.len() {
+    pub fn poll(&mut self) -> Option<Message> {
+        // A whole round without a message: nothing is left. A control message may be used up silently, and what
+        // follows it must not wait for the next wake-up.
+        let mut without = 0;
+        while without < self.lanes.len() {
             let index = self.next;
             self.next = (self.next + 1) % self.lanes.len();
             let lane = &mut self.lanes[index];
-            if lane.ended || (lane.barrier.is_some() && !self.unaligned) {
+            let held_back = lane.ended || (lane.barrier.is_some() && !self.unaligned);
+            let Some(message) = (if held_back { None } else { lane.receiver.try_recv() }) else {
+                without += 1;
                 continue;
-            }
-            let Some(message) = lane.receiver.try_recv() else { continue };
+            };
+            without = 0;
             match message {
                 Message::Batch(batch) => {
                     lane.idle = false;
@@ -95,12 +102,12 @@ impl Inputs {
                 return barrier.map(Message::Barrier);
             }
         }
-        let active = self.lanes.iter().filter(|l| !l.idle && !l.ended).map(|l| l.watermark).min();
-        match active {
-            Some(w) if w > self.merged => {
-                self.merged = w;
+        match self.active_minimum() {
+            // Time moves, or counts again after silence.
+            Some(w) if w > self.merged || self.was_idle => {
+                self.merged = self.merged.max(w);
                 self.was_idle = false;
-                Some(Message::Watermark(w))
+                Some(Message::Watermark(self.merged))
             }
             None if !self.was_idle => {
                 self.was_idle = true;
@@ -108,6 +115,12 @@ impl Inputs {
             }
             _ => None,
         }
+    }
+
+    /// The minimum over the lanes of inputs of which at least one lane is active.
+    fn active_minimum(&self) -> Option<Watermark> {
+        let open = || self.lanes.iter().filter(|l| !l.ended);
+        open().filter(|l| open().any(|other| other.input == l.input && !other.idle)).map(|l| l.watermark).min()
     }
 
     /// Milliseconds waited for alignment since the last call.

@@ -51,7 +51,7 @@ impl Task for LaneTask {
             if self.ended {
                 return Ok(Step::Done);
             }
-            let Some(message) = self.inputs.next() else {
+            let Some(message) = self.inputs.poll() else {
                 return Ok(if progress { Step::Ready } else { Step::Blocked });
             };
             progress = true;

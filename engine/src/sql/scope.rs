@@ -245,7 +245,7 @@ fn name_columns(projection: &mut [SelectItem], tables: &[String]) {
         // A field of a ROW takes the field's name. A column of a table keeps its table's beside a star,
         // which may give a column of the same name.
         let qualified = match &expr {
-            Expr::CompoundIdentifier(parts) => !star || !(parts.len() == 2 && tables.contains(&parts[0].value)),
+            Expr::CompoundIdentifier(parts) => !(star && parts.len() == 2 && tables.contains(&parts[0].value)),
             _ => false,
         };
         let wanted = own.clone().unwrap_or_else(|| format!("EXPR${i}"));

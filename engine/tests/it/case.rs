@@ -5,15 +5,18 @@
 //!  CREATE TABLE t (…) WITH ('connector' = 'memory');
 //!  CREATE TABLE result (…) WITH ('connector' = 'memory');
 //!  INSERT INTO result SELECT …;
-//!  ==== input t splits 2 [added 1 at 4] [gap 300 ms at 6]
+//!  ==== input t splits 2 [added 1 at 4] [gap 300 ms at 6]…
 //!  0 {"k": 1, "ts": "2024-01-01 00:00:01"}        split number, then the record
 //!  ==== file stations.csv                          written beside the case; ${DIR} in the query names the folder
 //!  ==== expect result [in order]
 //!  +I[1, 2024-01-01T00:00, 3]
+//!  ==== folder out [in order] fields k n           JSON lines of the visible files in ${DIR}/out, these fields of each
+//!  [1, 3]
 //!  ==== late 1 [after idle 0] [rejected 2]
 //! ```
 //!
-//! A result is compared as the table that its changes describe: a multiset of rows.
+//! A result is compared as the table that its changes describe: a multiset of rows, as the print connector
+//! shows them (a line break inside a value is written `\\n`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,6 +38,8 @@ pub struct Case {
     pub files: Vec<(String, String)>,
     /// Expected rows by table.
     pub expected: BTreeMap<String, Expected>,
+    /// Expected JSON lines by folder.
+    pub folders: BTreeMap<String, Folder>,
     /// Expected counters: late, late_after_idle, rejected.
     pub counts: Counts,
 }
@@ -46,6 +51,15 @@ pub struct Expected {
     pub rows: Vec<String>,
     /// The order counts.
     pub in_order: bool,
+}
+
+/// Lines that the files of a folder must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Folder {
+    /// The fields compared.
+    pub fields: Vec<String>,
+    /// A JSON array a line.
+    pub expected: Expected,
 }
 
 /// Rows that must not be used.
@@ -69,7 +83,7 @@ pub struct Input {
     /// (count, at): so many of the last splits appear when so many records have been answered.
     pub added: Option<(usize, usize)>,
     /// (time, at): silence.
-    pub gap: Option<(Duration, usize)>,
+    pub gaps: Vec<(Duration, usize)>,
     /// (split, record) in order of arrival.
     pub records: Vec<(usize, String)>,
 }
@@ -83,22 +97,24 @@ impl Case {
         for section in sections {
             let (head, body) = section.split_once('\n').unwrap_or((section, ""));
             let words: Vec<&str> = head.split_whitespace().collect();
-            let after = |word: &str| words.iter().position(|w| *w == word).map(|i| words[i + 1].parse::<u64>().expect(head));
-            let at = |word: &str| {
-                words.iter().position(|w| *w == word).map(|i| {
-                    words[i..].iter().position(|w| *w == "at").map(|j| words[i + j + 1].parse::<usize>().expect(head)).expect(head)
-                })
-            };
+            let number = |i: usize| words.get(i).and_then(|w| w.parse::<usize>().ok()).unwrap_or_else(|| panic!("{name}: '{head}'"));
+            let places = |word: &str| words.iter().enumerate().filter(|(_, w)| **w == word).map(|(i, _)| i).collect::<Vec<_>>();
+            let after = |word: &str| places(word).first().map(|i| number(i + 1));
+            // The number behind the first `at` that follows word `i`.
+            let at =
+                |i: usize| words[i..].iter().position(|w| *w == "at").map_or_else(|| panic!("{name}: '{head}'"), |j| number(i + j + 1));
             let lines = || body.lines().filter(|l| !l.trim().is_empty());
             match words[0] {
                 "input" => case.inputs.push(Input {
                     table: words[1].into(),
-                    splits: after("splits").unwrap_or(1) as usize,
-                    added: after("added").map(|n| (n as usize, at("added").expect(head))),
-                    gap: after("gap").map(|ms| (Duration::from_millis(ms), at("gap").expect(head))),
+                    splits: after("splits").unwrap_or(1),
+                    added: places("added").first().map(|i| (number(i + 1), at(*i))),
+                    gaps: places("gap").iter().map(|i| (Duration::from_millis(number(i + 1) as u64), at(*i))).collect(),
                     records: lines()
                         .map(|l| l.split_once(' ').unwrap_or((l, "")))
-                        .map(|(s, r)| (s.parse().expect(l_context(s)), r.to_string()))
+                        .map(|(split, record)| {
+                            (split.parse().unwrap_or_else(|_| panic!("{name}: '{split}' is no split")), record.to_string())
+                        })
                         .collect(),
                 }),
                 "file" => case.files.push((words[1].into(), format!("{}\n", body.trim_end()))),
@@ -106,16 +122,21 @@ impl Case {
                     let rows = lines().map(|l| l.trim().trim_start_matches("+I").to_string()).collect();
                     case.expected.insert(words[1].into(), Expected { rows, in_order: head.contains("in order") });
                 }
-                "late" => {
-                    let idle = words.iter().position(|w| *w == "idle").map_or(0, |i| words[i + 1].parse().expect(head));
-                    case.counts =
-                        Counts { late: after("late").unwrap_or(0), late_after_idle: idle, rejected: after("rejected").unwrap_or(0) };
+                "folder" => {
+                    let fields = places("fields").first().map_or(Vec::new(), |i| words[i + 1..].iter().map(|w| w.to_string()).collect());
+                    let row =
+                        |l: &str| serde_json::from_str::<serde_json::Value>(l).unwrap_or_else(|e| panic!("{name}: {l}: {e}")).to_string();
+                    let expected = Expected { rows: lines().map(row).collect(), in_order: head.contains("in order") };
+                    case.folders.insert(words[1].into(), Folder { fields, expected });
                 }
-                "rejected" => case.counts.rejected = after("rejected").unwrap_or(0),
+                "late" => {
+                    let count = |word: &str| after(word).unwrap_or(0) as u64;
+                    case.counts = Counts { late: count("late"), late_after_idle: count("idle"), rejected: count("rejected") };
+                }
                 other => panic!("{name}: unknown section '{other}'"),
             }
         }
-        assert!(!case.expected.is_empty(), "{name} expects nothing");
+        assert!(!case.expected.is_empty() || !case.folders.is_empty(), "{name} expects nothing");
         case
     }
 
@@ -139,28 +160,50 @@ impl Case {
             if let Some((count, at)) = input.added {
                 hub.add_splits_at(&input.table, at, count);
             }
-            if let Some((gap, at)) = input.gap {
+            for &(gap, at) in &input.gaps {
                 hub.gap_at(&input.table, at, gap);
             }
         }
     }
-
-    /// The records of all inputs.
-    pub fn records(&self) -> usize {
-        self.inputs.iter().map(|i| i.records.len()).sum()
-    }
-}
-
-fn l_context(split: &str) -> &str {
-    split
 }
 
 /// The table that changes describe, as sorted rows.
 pub fn materialise(changes: &[(RowKind, Vec<String>)]) -> Vec<String> {
     let mut rows: BTreeMap<String, i64> = BTreeMap::new();
     for (kind, cells) in changes {
-        *rows.entry(format!("[{}]", cells.join(", "))).or_default() += if kind.adds() { 1 } else { -1 };
+        *rows.entry(shown(cells)).or_default() += if kind.adds() { 1 } else { -1 };
     }
     assert!(rows.values().all(|n| *n >= 0), "a row left the table more often than it entered: {rows:?}");
     rows.into_iter().flat_map(|(row, n)| std::iter::repeat_n(row, n as usize)).collect()
+}
+
+/// A row on one line.
+pub fn shown(cells: &[String]) -> String {
+    format!("[{}]", cells.join(", ")).replace('\n', "\\n")
+}
+
+/// `fields` of every JSON line in the visible files below `dir`, files in path order.
+pub fn lines_of(dir: &Path, fields: &[String]) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(['.', '_']));
+            match (hidden, path.is_dir()) {
+                (true, _) => {}
+                (false, true) => open.push(path),
+                (false, false) => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    let mut rows = Vec::new();
+    for file in files {
+        for line in std::fs::read_to_string(&file).expect("a file of the folder").lines() {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}: {line}", file.display()));
+            rows.push(fields.iter().map(|f| object[f].clone()).collect::<serde_json::Value>().to_string());
+        }
+    }
+    rows
 }

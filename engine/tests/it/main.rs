@@ -1,10 +1,13 @@
 //! The integration tests: one binary, so that the engine is linked once.
 
+mod alignment;
 mod case;
 mod crash;
 mod data;
 mod errors;
 mod kafka;
+mod lateness;
 mod matrix;
+mod power;
 mod process;
 mod tidy;

@@ -8,9 +8,11 @@
 //! | seeds | one in CI; `VELOSQL_SEEDS=20` for more. A seed places stops and kills |
 //!
 //! `VELOSQL_CASE=name` runs one case. State lives in a store that loses what was not synced when a job is
-//! killed. Each case prints one hash; a cell that differs prints itself, its rows and what was expected.
+//! killed. Each case prints one hash; a cell that differs prints itself and the rows that differ.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use velosql::connectors::memory::Hub;
@@ -21,7 +23,7 @@ use velosql::runtime::job::{self, JobOptions, Outcome, Stop};
 use velosql::sql::plan::StreamPlan;
 use velosql::sql::{Session, SessionOptions, Step};
 
-use crate::case::{Case, Counts, materialise};
+use crate::case::{Case, Counts, Expected, Folder, lines_of, materialise, shown};
 
 const BATCH_ROWS: [usize; 4] = [1, 7, 1000, 8192];
 const WORKERS: [usize; 3] = [1, 2, 4];
@@ -83,7 +85,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Runs until `records` of the first input have been fetched, then ends the run in that way.
-    fn interrupt(&mut self, rows: usize, workers: usize, records: usize, way: Way) {
+    fn interrupt(&mut self, rows: usize, workers: usize, records: usize, way: Way) -> velosql::error::Result<()> {
         let table = self.case.inputs[0].table.clone();
         self.hub.pause_after(&table, records);
         let stop = Stop::default();
@@ -99,20 +101,43 @@ impl<'a> Cell<'a> {
             }
             hub.resume(&table);
         });
-        self.run(rows, workers, &stop).unwrap_or_else(|e| panic!("{}: the first run failed: {e}", self.case.name));
+        let outcome = self.run(rows, workers, &stop);
         stopper.join().expect("the stopper");
         if way == Way::KilledAndResumed {
             self.store.lose_power();
         }
+        outcome.map(|_| ())
     }
 
+    /// What came out, by table and folder, in the form of [`expected`].
     fn tables(&self) -> Vec<(String, Vec<String>)> {
-        let rows = |table: &String, in_order: bool| {
-            let changes = self.hub.committed(table).expect("committed rows");
-            if in_order { changes.iter().map(|(_, cells)| format!("[{}]", cells.join(", "))).collect() } else { materialise(&changes) }
+        let table = |(name, expected): (&String, &Expected)| {
+            let changes = self.hub.committed(name);
+            let rows = if expected.in_order { changes.iter().map(|(_, cells)| shown(cells)).collect() } else { materialise(&changes) };
+            (name.clone(), rows)
         };
-        self.case.expected.iter().map(|(t, e)| (t.clone(), rows(t, e.in_order))).collect()
+        let folder = |(name, folder): (&String, &Folder)| {
+            let mut rows = lines_of(&self.dir.path().join(name), &folder.fields);
+            if !folder.expected.in_order {
+                rows.sort();
+            }
+            (name.clone(), rows)
+        };
+        self.case.expected.iter().map(table).chain(self.case.folders.iter().map(folder)).collect()
     }
+}
+
+/// What must come out, by table and folder.
+fn expected(case: &Case) -> Vec<(String, Vec<String>)> {
+    let sorted = |e: &Expected| {
+        let mut rows = e.rows.clone();
+        if !e.in_order {
+            rows.sort();
+        }
+        rows
+    };
+    let tables = case.expected.iter().map(|(name, e)| (name.clone(), sorted(e)));
+    tables.chain(case.folders.iter().map(|(name, f)| (name.clone(), sorted(&f.expected)))).collect()
 }
 
 fn plan(case: &Case, dir: &std::path::Path, hub: &Hub) -> StreamPlan {
@@ -139,74 +164,117 @@ fn place(seed: u64, cell: u64, records: usize) -> usize {
     (x >> 33) as usize % records.max(1)
 }
 
+/// Cases run at a time: a cell mostly waits.
+const CASES_AT_A_TIME: usize = 4;
+
+/// What running some cells came to.
+#[derive(Default)]
+struct Tally {
+    cells: u64,
+    resumed: u64,
+    failed: Vec<String>,
+}
+
 #[test]
 fn every_cell_gives_the_same_table() {
     let only = std::env::var("VELOSQL_CASE").ok();
     let started = Instant::now();
-    let (mut cells, mut resumed) = (0, 0);
-    let mut failed = Vec::new();
-    let cases = Case::all();
-    for case in cases.iter().filter(|c| only.as_ref().is_none_or(|o| c.name.contains(o.as_str()))) {
-        let expected: Vec<(String, Vec<String>)> = case
-            .expected
-            .iter()
-            .map(|(t, e)| {
-                let mut rows = e.rows.clone();
-                if !e.in_order {
-                    rows.sort();
+    let mut cases = Case::all();
+    cases.retain(|c| only.as_ref().is_none_or(|o| c.name.contains(o.as_str())));
+    let next = AtomicUsize::new(0);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..CASES_AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let of_case = catch_unwind(AssertUnwindSafe(|| run_case(case)))
+                        .unwrap_or_else(|_| Tally { failed: vec![format!("{}: panicked", case.name)], ..Tally::default() });
+                    let mut all = tally.lock().expect("no panic while locked");
+                    all.cells += of_case.cells;
+                    all.resumed += of_case.resumed;
+                    all.failed.extend(of_case.failed);
                 }
-                (t.clone(), rows)
-            })
-            .collect();
-        let mut number = 0;
-        for seed in 0..seeds() {
-            for rows in BATCH_ROWS {
-                for workers in WORKERS {
-                    for way in WAYS {
-                        if way == Way::Straight && seed > 0 {
-                            continue;
+            });
+        }
+    });
+    let Tally { cells, resumed, failed } = tally.into_inner().expect("no panic while locked");
+    let (count, seconds) = (cases.len(), started.elapsed().as_secs_f64());
+    println!("{count} cases, {cells} cells ({resumed} resumed from a checkpoint), {} seeds, {seconds:.1} s", seeds());
+    assert!(cells > 0, "no case ran");
+    let first: Vec<String> = failed.iter().take(5).map(|f| f.chars().take(4000).collect()).collect();
+    assert!(failed.is_empty(), "{} of {cells} cells differ; the first:\n{}", failed.len(), first.join("\n"));
+}
+
+/// Every cell of a case; prints one line.
+fn run_case(case: &Case) -> Tally {
+    let expected = expected(case);
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    for seed in 0..seeds() {
+        for rows in BATCH_ROWS {
+            for workers in WORKERS {
+                for way in WAYS {
+                    // Nothing of a straight run depends on the seed.
+                    if way == Way::Straight && seed > 0 {
+                        continue;
+                    }
+                    tally.cells += 1;
+                    let number = tally.cells;
+                    // A killed job goes on at another worker count.
+                    let second = if way == Way::KilledAndResumed { WORKERS[(number / 3) as usize % WORKERS.len()] } else { workers };
+                    let label = format!("{}: {rows} rows a batch, {workers} → {second} workers, {way:?}, seed {seed}", case.name);
+                    match run_cell(case, rows, (workers, second), way, place(seed, number, case.inputs[0].records.len())) {
+                        Err(e) => {
+                            tally.failed.push(format!("{label}: {e}{}", e.help_text().map(|h| format!(" ({h})")).unwrap_or_default()))
                         }
-                        number += 1;
-                        cells += 1;
-                        let mut cell = Cell::new(case);
-                        let mut second = workers;
-                        if way != Way::Straight {
-                            let at = place(seed, number, case.inputs[0].records.len());
-                            cell.interrupt(rows, workers, at, way);
-                            if way == Way::KilledAndResumed {
-                                // What was counted after the last checkpoint is counted again.
-                                second = WORKERS[(number as usize) % WORKERS.len()];
+                        Ok((tables, counts, restored)) => {
+                            tally.resumed += u64::from(restored);
+                            // What a killed run counted behind its last checkpoint is counted again.
+                            if tables != expected {
+                                tally.failed.push(format!("{label}:\n  {}", difference(&tables, &expected)));
+                            } else if way != Way::KilledAndResumed && counts != case.counts {
+                                tally.failed.push(format!("{label}: got {counts:?}, expected {:?}", case.counts));
                             }
                         }
-                        let outcome = cell.run(rows, second, &Stop::default());
-                        let label = format!("{}: {rows} rows a batch, {workers} → {second} workers, {way:?}, seed {seed}", case.name);
-                        match outcome {
-                            Err(e) => failed.push(format!("{label}: {e}")),
-                            Ok(outcome) => {
-                                resumed += u64::from(outcome.restored_from.is_some());
-                                let tables = cell.tables();
-                                if tables != expected {
-                                    failed.push(format!("{label}:\n  got      {tables:?}\n  expected {expected:?}"));
-                                } else if way == Way::Straight && cell.counts != case.counts {
-                                    failed.push(format!("{label}: got {:?}, expected {:?}", cell.counts, case.counts));
-                                }
-                            }
-                        }
-                        drop(cell.dir);
                     }
                 }
             }
         }
-        println!("{:<40} {} cells  {}", case.name, number, hash(&expected));
     }
-    println!("{cells} cells ({resumed} resumed from a checkpoint), {} seeds, {:.1} s", seeds(), started.elapsed().as_secs_f64());
-    assert!(cells > 0, "no case ran");
-    assert!(
-        failed.is_empty(),
-        "{} of {cells} cells differ; the first:\n{}",
-        failed.len(),
-        failed.iter().take(5).cloned().collect::<Vec<_>>().join("\n")
-    );
+    let seconds = started.elapsed().as_secs_f64();
+    let verdict = if tally.failed.is_empty() { hash(&expected) } else { format!("{} cells DIFFER", tally.failed.len()) };
+    println!("{:<32} {:>4} cells {seconds:>6.1} s  {verdict}", case.name, tally.cells);
+    tally
+}
+
+/// One cell: its tables, its counts, and whether it went on from a checkpoint.
+fn run_cell(
+    case: &Case,
+    rows: usize,
+    (first, second): (usize, usize),
+    way: Way,
+    at: usize,
+) -> velosql::error::Result<(Vec<(String, Vec<String>)>, Counts, bool)> {
+    let mut cell = Cell::new(case);
+    if way != Way::Straight {
+        cell.interrupt(rows, first, at, way)?;
+    }
+    let outcome = cell.run(rows, second, &Stop::default())?;
+    Ok((cell.tables(), cell.counts, outcome.restored_from.is_some()))
+}
+
+/// The rows that are only on one side, by table.
+fn difference(got: &[(String, Vec<String>)], expected: &[(String, Vec<String>)]) -> String {
+    let beyond = |a: &[String], b: &[String]| {
+        let mut rest = b.to_vec();
+        let missing = |row: &&String| rest.iter().position(|r| r == *row).map(|i| rest.swap_remove(i)).is_none();
+        a.iter().filter(missing).cloned().collect::<Vec<_>>()
+    };
+    let lines = got.iter().zip(expected).filter(|(g, e)| g.1 != e.1).map(|(g, e)| {
+        let (more, less) = (beyond(&g.1, &e.1), beyond(&e.1, &g.1));
+        format!("{}: {} rows for {}; too many {more:?}, missing {less:?}", g.0, g.1.len(), e.1.len())
+    });
+    lines.collect::<Vec<_>>().join("\n  ")
 }
 
 fn hash(tables: &[(String, Vec<String>)]) -> String {

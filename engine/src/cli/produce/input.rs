@@ -192,7 +192,7 @@ pub(super) mod tests {
         assert!(help("x.json", b" [{}]").contains("jq -c"));
         assert!(help("x.txt", b"").contains("--format"));
         assert!(help("x.csv", b"PAR1").contains("--format parquet"));
-        let e = open("/tmp", Some(FileFormat::Csv), CsvForm { header: true, delimiter: b',' }).err().expect("a directory");
+        let e = open(".", Some(FileFormat::Csv), CsvForm { header: true, delimiter: b',' }).err().expect("a directory");
         assert!(e.message().contains("directory"), "{e}");
     }
 }

@@ -82,8 +82,11 @@ fn command(text: &str) -> Option<Command> {
 /// What ended it: on a terminal, only a terminal or a FILE that cannot be read.
 pub fn shell(args: &ShellArgs) -> Result<u8> {
     let session = session(&args.sql, "sql")?;
+    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && args.file.as_deref() != Some("-");
+    // The editor first: it takes SIGINT for itself, and signals heard after it are passed on to it.
+    let editor = interactive.then(editor).transpose()?;
     let signals = StatementSignals::listen()?;
-    let mut shell = Shell { session, signals, args, interactive: false };
+    let mut shell = Shell { session, signals, args, interactive };
     if let Some(file) = &args.file {
         let (file, text) = read_file(file)?;
         if let Some(status) = shell.script(&file, &text)? {
@@ -93,11 +96,21 @@ pub fn shell(args: &ShellArgs) -> Result<u8> {
     if args.file.as_deref() == Some("-") {
         return Ok(0);
     }
-    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-        shell.interactive = true;
-        return shell.prompt();
+    match editor {
+        Some(editor) => shell.prompt(editor),
+        None => shell.piped(),
     }
-    shell.piped()
+}
+
+type LineEditor = Editor<Editing, FileHistory>;
+
+fn editor() -> Result<LineEditor> {
+    let config = Config::builder().completion_type(CompletionType::List).history_ignore_dups(true).map_err(no_terminal)?.build();
+    Editor::with_config(config).map_err(no_terminal)
+}
+
+fn no_terminal(e: ReadlineError) -> Error {
+    Error::external("cannot read from the terminal").caused_by(e)
 }
 
 struct Shell<'a> {
@@ -159,10 +172,7 @@ impl Shell<'_> {
     }
 
     /// Reads statements from the terminal.
-    fn prompt(&mut self) -> Result<u8> {
-        let failed = |e: ReadlineError| Error::external("cannot read from the terminal").caused_by(e);
-        let config = Config::builder().completion_type(CompletionType::List).history_ignore_dups(true).map_err(failed)?.build();
-        let mut editor: Editor<Editing, FileHistory> = Editor::with_config(config).map_err(failed)?;
+    fn prompt(&mut self, mut editor: LineEditor) -> Result<u8> {
         let history = history_file();
         if let Some(path) = &history {
             // The first time there is none.
@@ -182,10 +192,10 @@ impl Shell<'_> {
                         break;
                     }
                 }
-                // Ctrl-C gives the line up, not the shell.
-                Err(ReadlineError::Interrupted) => {}
+                // Ctrl-C gives the line up, not the shell; one that stopped a statement is heard here once more.
+                Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => {}
                 Err(ReadlineError::Eof) => break,
-                Err(e) => return Err(failed(e)),
+                Err(e) => return Err(no_terminal(e)),
             }
         }
         if let Some(path) = &history {

@@ -58,8 +58,8 @@ impl StaticTable {
                 Some(column.as_primitive::<TimestampMillisecondType>().clone())
             }
         };
-        for row in 0..table.rows.num_rows() {
-            if nulls[row] {
+        for (row, is_null) in nulls.into_iter().enumerate() {
+            if is_null {
                 continue;
             }
             let key = keys.row(row);
@@ -123,8 +123,8 @@ impl StaticJoin {
             Matching::All => None,
             Matching::Version { stream_time, .. } => Some(batch.rows.column(stream_time).as_primitive::<TimestampMillisecondType>()),
         };
-        for row in 0..batch.num_rows() {
-            let entry = if nulls[row] { None } else { self.table.entry(keys.row(row).as_ref()) };
+        for (row, is_null) in nulls.into_iter().enumerate() {
+            let entry = if is_null { None } else { self.table.entry(keys.row(row).as_ref()) };
             let Some(entry) = entry else { continue };
             match times {
                 None => {
