@@ -142,7 +142,9 @@ impl FileCommitter {
         // by now is the unfinished file of a run that came after it.
         if size(&path) != Some(file.bytes) {
             match (size(&staged), size(&path)) {
-                (Some(bytes), _) if bytes == file.bytes => fs::rename(&staged, &path).map_err(|e| failed("cannot be published", &path, e))?,
+                (Some(bytes), _) if bytes == file.bytes => {
+                    fs::rename(&staged, &path).map_err(|e| failed("cannot be published", &path, e))?
+                }
                 (_, Some(bytes)) => return Err(lost(&path, &format!("it has {bytes} bytes instead of {}", file.bytes))),
                 (_, None) => return Err(lost(&path, "it is neither staged nor there")),
             }
