@@ -346,6 +346,7 @@ impl<'a> Run<'a> {
         let result = self.until_done();
         // Threads end by themselves after the last barrier; after an error or a kill they are told to.
         self.abort.store(result.is_err() || !self.protocol.is_done(), Ordering::Relaxed);
+        self.hubs.values().for_each(|h| h.finish());
         self.signals.iter().for_each(|s| s.raise());
         for thread in self.threads.drain(..) {
             // A panic was caught inside and reported.

@@ -84,6 +84,8 @@ pub struct SourceHub {
 struct Commands {
     barriers: VecDeque<Barrier>,
     durable: Option<Vec<Position>>,
+    /// Nothing comes any more.
+    over: bool,
 }
 
 impl SourceHub {
@@ -125,6 +127,26 @@ impl SourceHub {
     /// Tells the fetcher that a checkpoint with these positions is durable.
     pub fn durable(&self, positions: Vec<Position>) {
         self.commands.lock().expect("no panic while locked").durable = Some(positions);
+        self.space.notify_one();
+    }
+
+    /// Tells the fetcher that the last checkpoint is done with.
+    pub fn finish(&self) {
+        self.commands.lock().expect("no panic while locked").over = true;
+        self.space.notify_one();
+    }
+
+    /// Waits for the last checkpoint, whose positions the source is told like those of any other.
+    fn tell_last(&self, fetcher: &mut dyn Fetcher, abort: &AtomicBool) {
+        let mut commands = self.commands.lock().expect("no panic while locked");
+        while !commands.over && !abort.load(Ordering::Relaxed) {
+            commands = self.space.wait_timeout(commands, FETCH_WAIT).expect("no panic while locked").0;
+        }
+        let durable = commands.durable.take();
+        drop(commands);
+        if let Some(positions) = durable {
+            fetcher.checkpointed(&positions);
+        }
     }
 
     /// Tells the counters which splits hold the watermark back without ever having had a row.
@@ -228,6 +250,7 @@ pub fn run_fetcher(
             turn += 1;
             if barrier.last {
                 hub.broadcast(turn, || ItemKind::End);
+                hub.tell_last(&mut *fetcher, abort);
                 return Ok(());
             }
             continue;

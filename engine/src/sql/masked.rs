@@ -7,6 +7,15 @@ use crate::config::is_secret;
 /// Works on the text, so that it holds for files that do not parse: a quoted word that names a secret, an
 /// equals sign, and the quoted word behind it. Doubled quotes stay inside their word.
 pub fn masked(sql: &str) -> String {
+    replaced(sql, |_| "***".to_string())
+}
+
+/// `sql` with a star for every character of a secret, so that places in it stay where they are: for messages.
+pub fn hidden(sql: &str) -> String {
+    replaced(sql, |secret| secret.chars().map(|c| if c == '\n' { c } else { '*' }).collect())
+}
+
+fn replaced(sql: &str, shown: impl Fn(&str) -> String) -> String {
     let mut out = String::with_capacity(sql.len());
     let mut rest = sql;
     let mut secret = false;
@@ -17,7 +26,11 @@ pub fn masked(sql: &str) -> String {
         out.push_str(before);
         let end = word_end(quoted);
         let word = &quoted[1..end];
-        out.push_str(if secret { "'***'" } else { &quoted[..(end + 1).min(quoted.len())] });
+        if secret {
+            out.push_str(&format!("'{}'", shown(word)));
+        } else {
+            out.push_str(&quoted[..(end + 1).min(quoted.len())]);
+        }
         secret = is_secret(word);
         rest = quoted.get(end + 1..).unwrap_or("");
     }
@@ -41,12 +54,13 @@ fn word_end(quoted: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::masked;
+    use super::{hidden, masked};
 
     #[test]
     fn values_of_secret_keys_go_and_nothing_else() {
         let sql = "WITH ('topic' = 'password', 'properties.sasl.password' = 'it''s \n mine', 'format'='json') -- it's";
         assert_eq!(masked(sql), "WITH ('topic' = 'password', 'properties.sasl.password' = '***', 'format'='json') -- it's");
         assert_eq!(masked("SET 'ssl.token'='x"), "SET 'ssl.token'='***'");
+        assert_eq!(hidden("SET 'ssl.token'='a\nbc'; SELECT"), "SET 'ssl.token'='*\n**'; SELECT");
     }
 }

@@ -98,9 +98,9 @@ impl Session {
     /// User: the first statement that is refused, with its place in the text.
     pub fn plan_file(&mut self, file_name: &str, text: &str) -> Result<Vec<Step>> {
         let text = self.filled(text)?;
-        self.origin = Origin::file(file_name, &text);
+        self.origin = Origin::file(file_name, &super::masked::hidden(&text));
         self.findings.clear();
-        let steps = self.plan_text(&text).map_err(|e| e.with_sql(file_name, &text));
+        let steps = self.plan_text(&text).map_err(|e| e.with_sql(file_name, &super::masked::hidden(&text)));
         self.origin = Origin::default();
         steps
     }

@@ -137,16 +137,17 @@ impl FileCommitter {
         }
         folders.insert(folder.to_path_buf());
         crash::at("filesystem.commit.before-rename");
-        match fs::rename(&staged, &path) {
-            Ok(()) => {}
-            // An earlier attempt has published it: then it is there, and whole.
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                let bytes = fs::metadata(&path).map_err(|_| lost(&path, "it is neither staged nor there"))?.len();
-                if bytes != file.bytes {
-                    return Err(lost(&path, &format!("it has {bytes} bytes instead of {}", file.bytes)));
+        let size = |path: &Path| fs::metadata(path).map(|m| m.len()).ok();
+        // An earlier attempt may have published it: then it is there, and whole, and what is staged under the same name
+        // by now is the unfinished file of a run that came after it.
+        if size(&path) != Some(file.bytes) {
+            match (size(&staged), size(&path)) {
+                (Some(bytes), _) if bytes == file.bytes => {
+                    fs::rename(&staged, &path).map_err(|e| failed("cannot be published", &path, e))?
                 }
+                (_, Some(bytes)) => return Err(lost(&path, &format!("it has {bytes} bytes instead of {}", file.bytes))),
+                (_, None) => return Err(lost(&path, "it is neither staged nor there")),
             }
-            Err(e) => return Err(failed("cannot be published", &path, e)),
         }
         crash::at("filesystem.commit.after-rename");
         Ok(())

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
+use rdkafka::{Offset, TopicPartitionList};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -29,6 +29,8 @@ use crate::error::{Error, Result};
 const SILENCE: Duration = Duration::from_secs(30);
 /// A cluster that is away for this long fails the job.
 const OUTAGE_PATIENCE: Duration = Duration::from_secs(120);
+/// After this time a commit has arrived.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// What the readers need beside values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub(super) struct KafkaFetcher {
     heard: Instant,
     asked: Instant,
     away_since: Option<Instant>,
+    /// What the group was last told, and when.
+    told: Option<(Instant, TopicPartitionList)>,
 }
 
 /// What arrives, by partition.
@@ -103,7 +107,7 @@ impl KafkaFetcher {
             splits: Vec::new(),
         };
         let queue = BatchQueue::new(consumer)?;
-        let mut fetcher = Self { queue, intake, connection, discovery, heard: now, asked: now, away_since: None };
+        let mut fetcher = Self { queue, intake, connection, discovery, heard: now, asked: now, away_since: None, told: None };
         let open: Vec<usize> =
             (0..splits.len()).filter(|i| !splits[*i].ended && splits[*i].end.is_none_or(|e| splits[*i].position < e)).collect();
         fetcher.intake.splits = splits;
@@ -236,6 +240,18 @@ impl Fetcher for KafkaFetcher {
         // Informative only: a group that cannot be told does not concern the job.
         if let Ok(list) = list(&parts, |i| Offset::Offset(positions[i].offset)) {
             let _ = self.queue.consumer().commit(&list, CommitMode::Async);
+            self.told = Some((Instant::now(), list));
+        }
+    }
+}
+
+impl Drop for KafkaFetcher {
+    /// What was told a moment ago may still be under way, and would go with the client.
+    fn drop(&mut self) {
+        if let Some((at, list)) = self.told.take()
+            && at.elapsed() < TELLING
+        {
+            let _ = self.queue.consumer().commit(&list, CommitMode::Sync);
         }
     }
 }

@@ -58,9 +58,11 @@ pub struct DraftNode {
     /// The plain JOIN with a static table that lies below, and whether it is a LEFT JOIN: Flink's own plain
     /// JOIN has no rowtime, and updates where it is LEFT.
     pub plain_join: Option<(Span, bool)>,
-    /// Merkle hash of the content; what users of this node put into their own.
+    /// Merkle hash of the content: equal nodes are one.
     pub content: String,
-    /// What state belongs to. The content's hash, except for sources and sinks.
+    /// Merkle hash of what the rows mean; what users of this node put into their fingerprints.
+    pub meaning: String,
+    /// What state belongs to. The meaning's hash, except for sources and sinks.
     pub fingerprint: String,
 }
 
@@ -168,6 +170,7 @@ impl DraftNode {
             primary_key: vec![],
             plain_join: None,
             content: String::new(),
+            meaning: String::new(),
             fingerprint: String::new(),
         }
     }
@@ -186,8 +189,9 @@ impl DraftNode {
 impl Draft {
     /// Adds a node, or answers the equal one that is already there.
     pub fn add(&mut self, mut node: DraftNode) -> NodeId {
-        let (content, fingerprint) = self.hashes(&node);
+        let (content, meaning, fingerprint) = self.hashes(&node);
         node.content = content;
+        node.meaning = meaning;
         node.plain_join = node.plain_join.or_else(|| node.inputs.iter().find_map(|i| self.nodes[*i].plain_join));
         node.fingerprint = fingerprint;
         let names: Vec<&str> = node.fields.iter().map(|f| f.name().as_str()).collect();
@@ -225,45 +229,49 @@ impl Draft {
         self.add(node)
     }
 
-    fn hashes(&self, node: &DraftNode) -> (String, String) {
-        let mut text = match &node.op {
+    /// Hashes of content and meaning, and the fingerprint.
+    fn hashes(&self, node: &DraftNode) -> (String, String, String) {
+        let own = match &node.op {
             DraftOp::Source(s) => source_identity(&s.table),
             DraftOp::Sink(s) => s.table.as_ref().map_or_else(|| "sink terminal".to_string(), |t| format!("sink {}", source_identity(&t.0))),
             other => op_text(other),
         };
+        let (mut content, mut meaning) = (own.clone(), own.clone());
         for input in &node.inputs {
             let below = &self.nodes[*input];
-            text.push_str("\ninput ");
-            text.push_str(&below.content);
-            for field in &below.fields {
-                text.push_str(&format!(" {}", field.data_type()));
-            }
+            let types: String = below.fields.iter().map(|f| format!(" {}", f.data_type())).collect();
+            content.push_str(&format!("\ninput {}{types}", below.content));
+            meaning.push_str(&format!("\ninput {}{types}", below.meaning));
         }
         match &node.op {
             // A source's positions are still good when another computed column is declared; what is
             // computed from its rows is not.
             DraftOp::Source(s) => {
-                let own = sha256(&text);
-                text.push_str(&format!("\nknobs {:?}\nzone options {:?}", s.table.knobs, s.table.options));
+                content.push_str(&format!("\nknobs {:?}\noptions {:?}", s.table.knobs, s.table.options));
+                let options: Vec<_> = s.table.options.iter().filter(|(k, _)| gives_meaning(k)).collect();
+                let knobs: Vec<_> = s.table.knobs.iter().filter(|(k, _)| matches!(k.as_str(), "csv-header" | "seed")).collect();
+                meaning.push_str(&format!("\nknobs {knobs:?}\noptions {options:?}"));
+                let mut columns = String::new();
                 for (expr, field) in s.columns.iter().zip(&node.fields) {
-                    text.push_str(&format!("\n{} {} {}", field.name(), field.data_type(), expr_text(expr)));
+                    columns.push_str(&format!("\n{} {} {}", field.name(), field.data_type(), expr_text(expr)));
                 }
                 if let Some((column, candidate)) = &s.watermark {
-                    text.push_str(&format!("\nwatermark {column} {}", expr_text(candidate)));
+                    columns.push_str(&format!("\nwatermark {column} {}", expr_text(candidate)));
                 }
-                (sha256(&text), own)
+                (sha256(&(content + &columns)), sha256(&(meaning + &columns)), sha256(&own))
             }
             // What a sink has pending must be committed whatever the query has become.
-            DraftOp::Sink(s) => {
-                let own = s.table.as_ref().map_or_else(|| "sink terminal".to_string(), |t| format!("sink {}", source_identity(&t.0)));
-                (sha256(&text), sha256(&own))
-            }
-            _ => {
-                let hash = sha256(&text);
-                (hash.clone(), hash)
-            }
+            DraftOp::Sink(_) => (sha256(&content), sha256(&meaning), sha256(&own)),
+            _ => (sha256(&content), sha256(&meaning), sha256(&meaning)),
         }
     }
+}
+
+/// Whether an option of a source says what its records mean. How they are reached, where reading starts or ends
+/// and how fast it goes does not: state goes on under another address or bound.
+fn gives_meaning(option: &str) -> bool {
+    let passing = ["properties.", "scan.", "sink.", "source.", "rows-per-second", "number-of-rows"];
+    !passing.iter().any(|p| option.starts_with(p))
 }
 
 /// What makes a table the same place in the outside world.

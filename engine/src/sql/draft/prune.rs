@@ -226,7 +226,7 @@ fn narrowed(below: &Pruned, input: usize, need: &[usize]) -> Pruned {
     let mut node = below.node.clone();
     node.fields = project.iter().map(|e| Arc::clone(&below.node.fields[column_index(e).expect("made of columns")])).collect();
     node.facts = project.iter().map(|e| below.node.facts[column_index(e).expect("made of columns")].clone()).collect();
-    node.fingerprint = sha256(&format!("columns {need:?} of {}", below.node.content));
+    node.fingerprint = sha256(&format!("columns {need:?} of {}", below.node.meaning));
     node.upsert_key = vec![];
     node.inputs = vec![input];
     node.op = DraftOp::Calc(CalcOp { predicate: None, project: Some(project) });
