@@ -151,14 +151,18 @@ fn a_power_cut_at_any_step_of_a_checkpoint_neither_loses_nor_repeats_a_row() {
 #[test]
 fn nothing_is_visible_before_its_manifest_is_durable() {
     let expected = uninterrupted();
-    for manifests in 0..4 {
+    for manifests in 0.. {
         let (hub, below) = (filled(), Arc::new(LossyStore::default()));
         let plan = plan(&hub);
-        run(&plan, Arc::new(Cut { below: below.clone(), left: AtomicI64::new(manifests), manifests_only: true }), 2)
-            .expect_err("a manifest is missing");
-        let durable = below.list().expect("listed").iter().filter(|n| n.starts_with("manifest-") && n.ends_with(".json")).count();
+        let first = run(&plan, Arc::new(Cut { below: below.clone(), left: AtomicI64::new(manifests), manifests_only: true }), 2);
+        if first.is_ok() {
+            break;
+        }
         let visible = hub.epochs("answers");
-        assert!(visible.last().is_none_or(|e| e.0 as i64 <= manifests), "{durable} manifests, rows of {visible:?} are visible");
+        assert!(
+            visible.last().is_none_or(|e| e.0 as i64 <= manifests),
+            "{manifests} manifests, but rows of epochs {visible:?} are visible"
+        );
         run(&plan, below, 1).expect("the job ends");
         assert_eq!(materialise(&hub.committed("answers")), expected, "after {manifests} manifests");
     }

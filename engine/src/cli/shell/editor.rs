@@ -101,8 +101,8 @@ mod tests {
     fn words_are_completed_with_what_is_known_in_the_case_that_was_typed() {
         let names = ["status".to_string(), "stationcode".to_string()];
         assert_eq!(candidates("SELECT statio", 13, &names), (7, vec!["stationcode".into()]));
-        assert_eq!(candidates("select * fro", 12, &names), (9, vec!["from".into()]));
-        assert_eq!(candidates("SELECT * FR", 11, &names), (9, vec!["FROM".into()]));
+        assert_eq!(candidates("select * wher", 13, &names), (9, vec!["where".into()]));
+        assert_eq!(candidates("SELECT * WHER", 13, &names), (9, vec!["WHERE".into()]));
         assert_eq!(candidates("SELECT s.sta", 12, &names).1, ["stationcode", "status"]);
         assert_eq!(candidates("SELECT é, statu", "SELECT é, statu".len(), &names).1, ["status"]);
         assert!(candidates("SELECT ", 7, &names).1.is_empty());
