@@ -108,7 +108,9 @@ pub struct ExplainArgs {
 /// User: an option that is not of the form K=V.
 pub fn session(sql: &SqlArgs, job: &str) -> Result<Session> {
     let pair = |what: &str, text: &String| -> Result<(String, String)> {
-        let (k, v) = text.split_once('=').ok_or_else(|| Error::user(format!("--{what} {text}: expected K=V")))?;
+        let (k, v) = text.split_once('=').ok_or_else(|| {
+            Error::user(format!("--{what} {text}: expected {}", if what == "option" { "TABLE.KEY=VALUE" } else { "KEY=VALUE" }))
+        })?;
         Ok((k.trim().to_string(), v.to_string()))
     };
     let table_option = |text: &String| -> Result<(String, String, String)> {
@@ -136,7 +138,11 @@ pub fn read_file(file: &str) -> Result<(String, String)> {
             std::io::read_to_string(std::io::stdin()).map_err(|e| Error::user("cannot read standard input").caused_by(e))?,
         ));
     }
-    let text = std::fs::read_to_string(file).map_err(|e| Error::user(format!("cannot read the SQL file {file}")).caused_by(e))?;
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        Error::user(format!("cannot read the SQL file {file}"))
+            .caused_by(e)
+            .help("give the path of a text file in UTF-8, or - for standard input")
+    })?;
     Ok((file.to_string(), text))
 }
 
@@ -237,8 +243,11 @@ fn write_summary(path: &Path, ran: &[Ran], result: &Result<()>, at_latest: bool)
         "sources": sources, "sinks": sinks, "late": late, "late_after_idle": late_after_idle, "rejected": rejected, "epochs": epochs,
         "restored_from": restored, "ended_by": ended_by, "cpu_s": usage::cpu_seconds(), "peak_rss_bytes": usage::peak_rss_bytes(),
     });
-    std::fs::write(path, format!("{summary:#}\n"))
-        .map_err(|e| Error::external(format!("cannot write the summary {}", path.display())).caused_by(e))
+    std::fs::write(path, format!("{summary:#}\n")).map_err(|e| {
+        Error::external(format!("cannot write the summary {}", path.display()))
+            .caused_by(e)
+            .help("give --summary a file in a folder that exists")
+    })
 }
 
 /// Checks files. 0: fine; 1: Flink would refuse a place; 2 (an error): refused here.

@@ -156,7 +156,11 @@ pub fn run(plan: &StreamPlan, options: JobOptions) -> Result<Outcome> {
 fn lock(dir: &std::path::Path) -> Result<std::fs::File> {
     let path = dir.join("lock");
     let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path));
-    let file = made.map_err(|e| Error::external(format!("cannot write the state directory {}", dir.display())).caused_by(e))?;
+    let file = made.map_err(|e| {
+        Error::external(format!("cannot write the state directory {}", dir.display()))
+            .caused_by(e)
+            .help("name another one with --state DIR")
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::state(format!("another run of this job holds {}", dir.display()))

@@ -318,6 +318,25 @@ fn a_place_that_cannot_be_written_is_named_and_nothing_is_seen() {
 }
 
 #[test]
+fn what_is_published_is_not_replaced_by_what_a_later_run_has_left() {
+    let case = Case::new("csv", &[]);
+    let mut committer = case.committer();
+    committer.recover(None, &[]).expect("an empty folder");
+    let mut writer = case.writer(vec![]);
+    writer.write(&rows(&[(1, "x")])).expect("writes");
+    let pending = pending(&mut *writer, 1, false);
+    committer.commit(Epoch(1), &pending).expect("commits");
+    // The next run counts its staged files from 0 again, and is killed before its first checkpoint.
+    drop(writer);
+    case.committer().recover(Some(Epoch(1)), &pending).expect("recovers");
+    let mut killed = case.writer(vec![]);
+    killed.write(&rows(&[(2, "unfinished")])).expect("writes");
+    std::mem::forget(killed);
+    case.committer().recover(Some(Epoch(1)), &pending).expect("recovers again");
+    assert_eq!(case.read(10, None).0, ["1|x"]);
+}
+
+#[test]
 fn going_on_from_an_older_epoch_takes_back_what_came_after_it() {
     let case = Case::new("csv", &[]);
     let mut committer = case.committer();
