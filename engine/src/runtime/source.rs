@@ -287,9 +287,9 @@ pub fn run_fetcher(
             Fetched::Nothing => {}
             Fetched::End => {
                 // A fetcher may end without having named each split's end.
-                for split in 0..splits.len() {
-                    if !std::mem::replace(&mut splits[split].ended, true) {
-                        hub.broadcast(turn, || ItemKind::Ended(split));
+                for (number, split) in splits.iter_mut().enumerate() {
+                    if !std::mem::replace(&mut split.ended, true) {
+                        hub.broadcast(turn, || ItemKind::Ended(number));
                         turn += 1;
                     }
                 }

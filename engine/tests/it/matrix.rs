@@ -247,6 +247,9 @@ fn run_case(case: &Case) -> Tally {
     tally
 }
 
+/// Rows by table.
+type Tables = Vec<(String, Vec<String>)>;
+
 /// One cell: its tables, its counts, and whether it went on from a checkpoint.
 fn run_cell(
     case: &Case,
@@ -254,7 +257,7 @@ fn run_cell(
     (first, second): (usize, usize),
     way: Way,
     at: usize,
-) -> velosql::error::Result<(Vec<(String, Vec<String>)>, Counts, bool)> {
+) -> velosql::error::Result<(Tables, Counts, bool)> {
     let mut cell = Cell::new(case);
     if way != Way::Straight {
         cell.interrupt(rows, first, at, way)?;

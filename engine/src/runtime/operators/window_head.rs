@@ -42,11 +42,11 @@ impl Head {
         let prefix: Vec<FieldRef> = (0..windows).map(window).chain(keys.iter().enumerate().map(key)).collect();
         let types: Vec<DataType> = prefix.iter().map(|f| f.data_type().clone()).collect();
         let groups = Groups::new(&types)?;
-        let state = |(i, s): (usize, &Box<dyn GroupedState>)| -> Vec<FieldRef> {
+        let mut fields = prefix.clone();
+        for (i, state) in states.iter().enumerate() {
             let named = |f: Field| Arc::new(f.clone().with_name(format!("aggregate{i}_{}", f.name())).with_nullable(true));
-            s.state_fields().into_iter().map(named).collect()
-        };
-        let fields: Vec<FieldRef> = prefix.iter().cloned().chain(states.iter().enumerate().flat_map(state)).collect();
+            fields.extend(state.state_fields().into_iter().map(named));
+        }
         let partial = Arc::new(Schema::new(fields));
         Ok(Self { calls: calls.to_vec(), groups, states, prefix: prefix.len(), partial, indices: Vec::new() })
     }
