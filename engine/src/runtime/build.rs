@@ -10,7 +10,7 @@
 //! takes rows itself. What must hold: a node's instances see every row of its inputs exactly once, and one
 //! key is seen by one instance.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex};
@@ -387,9 +387,4 @@ fn early_filter(plan: &StreamPlan, source: &Node) -> Option<crate::sql::plan::Ex
         Op::Calc(calc) if n.inputs == [source.id] => calc.predicate.clone(),
         _ => None,
     })
-}
-
-/// The nodes that each stage runs, for EXPLAIN and messages: head name → chained nodes.
-pub fn describe_stages(plan: &StreamPlan, workers: usize) -> BTreeMap<NodeId, (usize, Vec<NodeId>)> {
-    stages(plan, workers).0.into_iter().map(|s| (s.head, (s.parallelism, s.nodes))).collect()
 }

@@ -15,7 +15,7 @@ use super::operators::{Operator, Out};
 use super::sink::SinkEnd;
 use crate::error::Result;
 use crate::sql::plan::NodeId;
-use crate::stream::{Message, StreamBatch, Watermark};
+use crate::stream::{Message, Watermark};
 
 /// Where messages of a node go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,12 +196,5 @@ impl Chain {
                 Ok(())
             }
         }
-    }
-}
-
-/// Convenience for callers that hold rows.
-impl From<StreamBatch> for Message {
-    fn from(batch: StreamBatch) -> Self {
-        Message::Batch(batch)
     }
 }
