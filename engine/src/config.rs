@@ -40,7 +40,11 @@ impl Options {
     /// User: the option is missing.
     pub fn required(&mut self, key: &str) -> Result<String> {
         self.text(key).ok_or_else(|| {
-            Error::user(format!("{} needs the option '{key}'", self.owner)).help(format!("add '{key}' = '…' to its WITH clause"))
+            let e = Error::user(format!("{} needs the option '{key}'", self.owner));
+            match nearest(key, self.values.keys().filter(|k| !self.known.contains(*k)).map(String::as_str)) {
+                Some(typo) => e.help(format!("it has '{typo}': did you mean '{key}'?")),
+                None => e.help(format!("add '{key}' = '…' to its WITH clause")),
+            }
         })
     }
 

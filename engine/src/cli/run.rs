@@ -173,6 +173,9 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
         texts.push(text);
     }
     session.check_names()?;
+    if steps.is_empty() {
+        eprintln!("note: nothing to run: {} defines tables at most; add an INSERT INTO or a SELECT", args.files.join(", "));
+    }
     let options = ExecuteOptions {
         name,
         forced_name: args.job.clone(),

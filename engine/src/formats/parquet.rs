@@ -138,7 +138,11 @@ impl ParquetRows {
         batch_rows: usize,
         skip: usize,
     ) -> Result<Self> {
-        let unreadable = |e: parquet::errors::ParquetError| Error::user(format!("'{path}' cannot be read as Parquet")).caused_by(e);
+        let unreadable = |e: parquet::errors::ParquetError| {
+            Error::user(format!("'{path}' cannot be read as Parquet"))
+                .caused_by(e)
+                .help("it is damaged, still being written, or of another format: copy it again, or move what is no Parquet file out of the table's path")
+        };
         let read = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let mut metadata = ArrowReaderMetadata::load(&file, read()).map_err(unreadable)?;
         let descriptor = metadata.metadata().file_metadata().schema_descr_ptr();
@@ -213,7 +217,7 @@ impl Iterator for ParquetRows {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.reader.next()?;
-        let batch = batch.map_err(|e| Error::data(format!("'{}' is damaged", self.path)).caused_by(e));
+        let batch = batch.map_err(|e| Error::data(format!("'{}' is damaged", self.path)).caused_by(e).help("copy the file again"));
         Some(batch.and_then(|b| self.converted(&b)))
     }
 }

@@ -245,8 +245,9 @@ fn connect(
         }
         let mut before = slots[&input];
         if let Op::WindowAggregate(op) = &node.op {
-            let partial = PartialWindow::new(op, input_schema, intake(parts, op)?)?;
-            let slot = chain.add_operator(node.id, Box::new(partial), Watermark::MIN);
+            let watermark = parts.restored.get(&node.id).map_or(Watermark::MIN, |(watermark, _)| *watermark);
+            let partial = PartialWindow::new(op, input_schema, intake(parts, op)?, watermark)?;
+            let slot = chain.add_operator(node.id, Box::new(partial), watermark);
             chain.connect(before, Target::Operator(slot));
             before = Some(slot);
         }

@@ -172,14 +172,15 @@ impl Chain {
                 match message {
                     Message::Batch(batch) => slot.operator.batch(batch, &mut out)?,
                     Message::Watermark(w) => {
+                        // After a restart the inputs may stand behind what the operator has emitted.
                         slot.watermark = slot.watermark.max(w);
-                        slot.operator.watermark(w, &mut out)?;
+                        slot.operator.watermark(slot.watermark, &mut out)?;
                     }
                     Message::Barrier(barrier) => {
                         let mut snapshot = Snapshot::default();
                         slot.operator.barrier(barrier, &mut snapshot, &mut out)?;
                         ack.sinks.append(&mut snapshot.sinks);
-                        if !snapshot.segments.is_empty() {
+                        if !snapshot.segments.is_empty() || slot.operator.keeps_time() {
                             ack.operators.push((slot.node, slot.watermark, snapshot));
                         }
                         out.0.push(Message::Barrier(barrier));

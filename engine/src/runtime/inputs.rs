@@ -8,8 +8,9 @@
 //!
 //! What must hold: after a barrier nothing of its lane is read until the barrier has been seen on every
 //! lane that has not ended; the merged watermark never goes back; an input is idle only when all of its lanes
-//! are (one worker may learn later than another that a source is active again, while it holds rows back); with a planted fault
-//! (`VELOSQL_FAULT=unaligned-barrier`) the first rule is broken on purpose, and a test turns red.
+//! are (one worker may learn later than another that a source is active again, while it holds rows back), and when
+//! all are, time moves to the furthest one; with a planted fault (`VELOSQL_FAULT=unaligned-barrier`) the first rule is
+//! broken on purpose, and a test turns red.
 
 use std::time::Instant;
 
@@ -31,6 +32,8 @@ pub struct Inputs {
     next: usize,
     merged: Watermark,
     was_idle: bool,
+    /// All inputs fell silent and time has just moved: [`Message::Idle`] is what comes next.
+    falls_idle: bool,
     aligning_since: Option<Instant>,
     aligned_ms: u64,
     unaligned: bool,
@@ -42,12 +45,16 @@ impl Inputs {
         let lane = |input, receiver| Lane { input, receiver, watermark: Watermark::MIN, idle: false, ended: false, barrier: None };
         let lanes = inputs.into_iter().enumerate().flat_map(|(i, lanes)| lanes.into_iter().map(move |r| lane(i, r))).collect();
         let unaligned = crate::fault::planted("unaligned-barrier");
-        Self { lanes, next: 0, merged: watermark, was_idle: false, aligning_since: None, aligned_ms: 0, unaligned }
+        Self { lanes, next: 0, merged: watermark, was_idle: false, falls_idle: false, aligning_since: None, aligned_ms: 0, unaligned }
     }
 
     /// The next message for the task; `None` when nothing can be read now. Batches pass as they come; a
     /// watermark only where the merged one moved; one barrier once all lanes have delivered it; one end.
     pub fn poll(&mut self) -> Option<Message> {
+        if std::mem::take(&mut self.falls_idle) {
+            self.was_idle = true;
+            return Some(Message::Idle);
+        }
         // A whole round without a message: nothing is left. A control message may be used up silently, and what
         // follows it must not wait for the next wake-up.
         let mut without = 0;
@@ -110,8 +117,11 @@ impl Inputs {
                 Some(Message::Watermark(self.merged))
             }
             None if !self.was_idle => {
-                self.was_idle = true;
-                Some(Message::Idle)
+                // Nobody is there who could move time: the input that is furthest decides, as in Flink.
+                let furthest = self.furthest_input().filter(|w| *w > self.merged);
+                self.merged = furthest.unwrap_or(self.merged);
+                (self.was_idle, self.falls_idle) = (furthest.is_none(), furthest.is_some());
+                Some(furthest.map_or(Message::Idle, Message::Watermark))
             }
             _ => None,
         }
@@ -121,6 +131,12 @@ impl Inputs {
     fn active_minimum(&self) -> Option<Watermark> {
         let open = || self.lanes.iter().filter(|l| !l.ended);
         open().filter(|l| open().any(|other| other.input == l.input && !other.idle)).map(|l| l.watermark).min()
+    }
+
+    /// The maximum over the inputs of the minimum over their open lanes (a lane may still hold rows back).
+    fn furthest_input(&self) -> Option<Watermark> {
+        let open = || self.lanes.iter().filter(|l| !l.ended);
+        open().filter_map(|l| open().filter(|other| other.input == l.input).map(|other| other.watermark).min()).max()
     }
 
     /// Milliseconds waited for alignment since the last call.

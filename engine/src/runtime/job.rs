@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use super::build::{self, JobSink, Parts, Restored};
 use super::channel::Signal;
-use super::checkpoint::manifest::{self, FORMAT, Manifest, OperatorState, SinkState, SourceState};
+use super::checkpoint::manifest::Manifest;
 use super::checkpoint::protocol::{Action, Event, Protocol};
-use super::checkpoint::store::{LocalStore, Store, publish};
-use super::checkpoint::{Ack, Place, Segment, SourceSnapshot};
+use super::checkpoint::store::{LocalStore, Store};
+use super::checkpoint::write::{self, Pending, Writer};
+use super::checkpoint::{Ack, Place, Segment};
 use super::source::{SourceHub, run_fetcher};
 use super::statics::{self, Statics};
 use super::task::{JobEvent, send};
@@ -205,7 +206,7 @@ struct Run<'a> {
     options: &'a JobOptions,
     sinks: Vec<JobSink>,
     committers: Vec<Box<dyn Committer>>,
-    store: Option<Arc<dyn Store>>,
+    checkpoints: Option<Writer<'a>>,
     statics: Statics,
     hubs: BTreeMap<NodeId, Arc<SourceHub>>,
     limits: HashMap<NodeId, Arc<AtomicBool>>,
@@ -215,12 +216,11 @@ struct Run<'a> {
     signals: Vec<Arc<Signal>>,
     protocol: Protocol,
     acks: Vec<Ack>,
-    files: BTreeMap<String, String>,
     restored_from: Option<Epoch>,
     ended_by: EndedBy,
     inputs_ended: bool,
     publish_first: bool,
-    pending: HashMap<usize, Vec<serde_json::Value>>,
+    pending: Pending,
     epoch: Option<Epoch>,
 }
 
@@ -241,6 +241,16 @@ impl<'a> Run<'a> {
         }
         let restored = read_state(plan, manifest.as_ref(), store.as_deref(), &sinks)?;
         let signals: Vec<Arc<Signal>> = (0..options.workers).map(|_| Arc::default()).collect();
+        let checkpoints = store.map(|store| Writer {
+            job: &options.name,
+            sql: &options.sql,
+            workers: options.workers,
+            plan,
+            sinks: sinks.iter().map(|s| s.table.name.clone()).collect(),
+            statics: statics.states.clone(),
+            store,
+            files: manifest.as_ref().map(|m| m.files.clone()).unwrap_or_default(),
+        });
         let (sender, events) = mpsc::channel();
         let abort = Arc::new(AtomicBool::new(false));
         let mut run = Self {
@@ -257,14 +267,13 @@ impl<'a> Run<'a> {
             signals,
             protocol: Protocol::new(0, Epoch(0)),
             acks: Vec::new(),
-            files: manifest.as_ref().map(|m| m.files.clone()).unwrap_or_default(),
             restored_from: manifest.as_ref().map(|m| m.epoch),
             ended_by: EndedBy::End,
             inputs_ended: false,
             publish_first: crate::fault::planted("publish-before-manifest"),
-            pending: HashMap::new(),
+            pending: Pending::new(),
             epoch: manifest.as_ref().map(|m| m.epoch),
-            store,
+            checkpoints,
         };
         run.spawn(&restored, manifest.as_ref(), sender)?;
         Ok(run)
@@ -361,7 +370,7 @@ impl<'a> Run<'a> {
 
     fn until_done(&mut self) -> Result<()> {
         let started = Instant::now();
-        let durable = self.store.is_some();
+        let durable = self.checkpoints.is_some();
         let interval = self.plan.settings.checkpoint_interval.or(durable.then_some(CHECKPOINT_INTERVAL)).filter(|_| durable);
         let mut next_tick = interval.map(|i| started + i);
         let mut next_look = started;
@@ -453,8 +462,8 @@ impl<'a> Run<'a> {
                     self.hubs.values().for_each(|h| h.inject(barrier));
                 }
                 Action::Write(barrier) => {
+                    self.pending = write::pending(&self.acks);
                     if self.publish_first {
-                        self.collect_pending();
                         self.commit(barrier.epoch)?;
                     }
                     self.write(barrier)?;
@@ -464,7 +473,7 @@ impl<'a> Run<'a> {
                     if !self.publish_first {
                         self.commit(epoch)?;
                     }
-                    self.after_commit(epoch)?;
+                    self.after_commit()?;
                     next = Some(Event::Committed);
                 }
                 Action::End => {}
@@ -473,105 +482,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn collect_pending(&mut self) {
-        self.pending.clear();
-        for ack in &self.acks {
-            for (sink, prepared) in &ack.sinks {
-                self.pending.entry(*sink).or_default().extend(prepared.pending.clone());
-            }
-        }
-    }
-
-    /// State files, then the manifest.
+    /// The checkpoint, where there is a place for it.
     fn write(&mut self, barrier: Barrier) -> Result<()> {
-        self.collect_pending();
-        let Some(store) = self.store.clone() else { return Ok(()) };
-        crate::crash::at("checkpoint.before-state");
-        let acks = std::mem::take(&mut self.acks);
-        for ack in &acks {
-            self.write_segments(store.as_ref(), ack)?;
-        }
-        let sinks = self.sink_states(store.as_ref(), barrier.epoch, &acks)?;
-        for state in &self.statics.states {
-            self.files.insert(state.file.clone(), state.sha256.clone());
-        }
-        let mut manifest = Manifest {
-            format: FORMAT,
-            engine: env!("CARGO_PKG_VERSION").to_string(),
-            job: self.options.name.clone(),
-            epoch: barrier.epoch,
-            finished: barrier.last && self.inputs_ended,
-            workers: self.options.workers,
-            sql: self.options.sql.clone(),
-            sources: acks.iter().flat_map(|a| &a.sources).map(|s| self.source_state(s)).collect(),
-            operators: acks
-                .iter()
-                .flat_map(|a| &a.operators)
-                .map(|(node, watermark, snapshot)| self.operator_state(*node, *watermark, &snapshot.segments))
-                .collect(),
-            sinks,
-            statics: self.statics.states.clone(),
-            files: BTreeMap::new(),
-        };
-        let named: BTreeSet<&String> = (manifest.operators.iter().flat_map(|o| o.segments.iter().map(|p| &p.file)))
-            .chain(manifest.sinks.iter().flat_map(|s| s.kept.iter().map(|p| &p.file)))
-            .chain(manifest.statics.iter().map(|s| &s.file))
-            .collect();
-        self.files.retain(|name, _| named.contains(name));
-        manifest.files = self.files.clone();
-        crate::crash::at("checkpoint.before-manifest");
-        manifest.publish(store.as_ref())?;
-        crate::crash::at("checkpoint.after-manifest");
+        let finished = barrier.last && self.inputs_ended;
+        let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
+        checkpoints.write(barrier, finished, &self.acks, &self.pending)?;
         self.epoch = Some(barrier.epoch);
         self.options.metrics.epochs.add(1);
         Ok(())
-    }
-
-    /// Writes the segments of one task that no earlier checkpoint has written.
-    fn write_segments(&mut self, store: &dyn Store, ack: &Ack) -> Result<()> {
-        let new: Vec<&Arc<Segment>> = ack.operators.iter().flat_map(|(_, _, s)| &s.segments).filter(|s| s.place().is_none()).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let batches: Vec<_> = new.iter().map(|s| s.rows().clone()).collect();
-        let file = self.write_state(store, &format!("state-{:012}-{}.arrow", ack.epoch.0, ack.task), &batches)?;
-        new.iter().enumerate().for_each(|(index, segment)| segment.set_place(Place { file: file.clone(), index }));
-        Ok(())
-    }
-
-    fn write_state(&mut self, store: &dyn Store, name: &str, batches: &[arrow::array::RecordBatch]) -> Result<String> {
-        let bytes = manifest::encode(batches)?;
-        publish(store, name, &bytes)?;
-        self.files.insert(name.to_string(), manifest::sha256(&bytes));
-        Ok(name.to_string())
-    }
-
-    fn sink_states(&mut self, store: &dyn Store, epoch: Epoch, acks: &[Ack]) -> Result<Vec<SinkState>> {
-        let mut states = Vec::new();
-        for number in 0..self.sinks.len() {
-            let kept: Vec<_> =
-                acks.iter().flat_map(|a| &a.sinks).filter(|(s, _)| *s == number).flat_map(|(_, p)| p.kept.iter().cloned()).collect();
-            let mut places = Vec::new();
-            if !kept.is_empty() {
-                let file = self.write_state(store, &format!("kept-{:012}-{number}.arrow", epoch.0), &kept)?;
-                places = (0..kept.len()).map(|index| Place { file: file.clone(), index }).collect();
-            }
-            let pending = self.pending.get(&number).cloned().unwrap_or_default();
-            states.push(SinkState { table: self.sinks[number].table.name.clone(), pending, kept: places });
-        }
-        Ok(states)
-    }
-
-    fn source_state(&self, source: &SourceSnapshot) -> SourceState {
-        let node = &self.plan.nodes[source.node];
-        let table = if let Op::Source(op) = &node.op { op.table.name.clone() } else { String::new() };
-        SourceState { fingerprint: node.fingerprint.clone(), table, splits: source.splits.clone(), merged: source.merged }
-    }
-
-    fn operator_state(&self, node: NodeId, watermark: Watermark, segments: &[Arc<Segment>]) -> OperatorState {
-        let segments = segments.iter().filter_map(|s| s.place().cloned()).collect();
-        let node = &self.plan.nodes[node];
-        OperatorState { fingerprint: node.fingerprint.clone(), name: node.op.name().to_string(), watermark, segments }
     }
 
     fn commit(&mut self, epoch: Epoch) -> Result<()> {
@@ -583,15 +501,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn after_commit(&mut self, epoch: Epoch) -> Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
-        Manifest::prune(store.as_ref())?;
-        let manifest = Manifest::latest(store.as_ref(), Some(epoch))?;
-        for source in manifest.iter().flat_map(|m| &m.sources) {
-            let hub = self.hubs.iter().find(|(id, _)| self.plan.nodes[**id].fingerprint == source.fingerprint);
-            if let Some((_, hub)) = hub {
-                hub.durable(source.splits.iter().map(|(s, _)| s.position.clone()).collect());
-            }
+    /// What the checkpoint has made superfluous goes; the sources hear how far they need never go back again.
+    fn after_commit(&mut self) -> Result<()> {
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        Manifest::prune(checkpoints.store.as_ref())?;
+        for source in self.acks.iter().flat_map(|a| &a.sources) {
+            self.hubs[&source.node].durable(source.splits.iter().map(|(s, _)| s.position.clone()).collect());
         }
         Ok(())
     }

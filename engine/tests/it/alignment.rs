@@ -92,3 +92,16 @@ fn an_idle_input_does_not_hold_the_other_one_back() {
     send(&left, vec![Message::Idle]);
     assert_eq!(drained(&mut inputs), "W9");
 }
+
+#[test]
+fn when_all_inputs_fall_silent_time_moves_to_the_furthest() {
+    let (left, right, mut inputs) = two_lanes(2);
+    send(&left, vec![watermark(1)]);
+    send(&right, vec![watermark(9), Message::Idle]);
+    assert_eq!(drained(&mut inputs), "W1");
+    send(&left, vec![Message::Idle]);
+    assert_eq!(drained(&mut inputs), "W9 idle");
+    // A row of the one behind comes late, and time does not go back.
+    send(&left, vec![batch(3), watermark(2)]);
+    assert_eq!(drained(&mut inputs), "3");
+}

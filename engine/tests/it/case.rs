@@ -197,9 +197,7 @@ pub fn lines_of(dir: &Path, fields: &[String]) -> Vec<String> {
             }
         }
     }
-    // `part-9` comes before `part-10`: numbers count as numbers.
-    let digits = |text: &str| text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok()).collect::<Vec<_>>();
-    files.sort_by_key(|f| (f.parent().map(Path::to_path_buf), digits(&f.file_name().unwrap_or_default().to_string_lossy())));
+    files.sort();
     let mut rows = Vec::new();
     for file in files {
         for line in std::fs::read_to_string(&file).expect("a file of the folder").lines() {

@@ -5,6 +5,7 @@ mod case;
 mod crash;
 mod data;
 mod errors;
+mod idle;
 mod kafka;
 mod lateness;
 mod matrix;

@@ -197,9 +197,9 @@ impl TextFile {
             ErrorKind::UnexpectedEof => {
                 Error::user(format!("'{shown}' ends in the middle of its compressed data")).help("copy the file again")
             }
-            ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                Error::user(format!("'{shown}' is no gzip file, or a damaged one")).caused_by(e)
-            }
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => Error::user(format!("'{shown}' is no gzip file, or a damaged one"))
+                .caused_by(e)
+                .help("a name that ends in .gz is read as gzip: copy the file again, or rename it where it is plain text"),
             _ => super::failed("cannot be read", &self.path, e),
         }
     }

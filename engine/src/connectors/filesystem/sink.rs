@@ -228,7 +228,8 @@ impl Files {
         part::sync_folder(&self.place.staging())?;
         let (job, extension) = (&self.place.job_in_names, self.place.extension());
         let files = self.closed.drain(..).enumerate().map(|(n, (staged, folder, rows, bytes))| {
-            let name = format!("part-{job}-{epoch}-{}-{n}.{extension}", self.index);
+            // Padded: path order, which is how a reader takes a folder's files, is the order of commits.
+            let name = format!("part-{job}-{:012}-{}-{n:06}.{extension}", epoch.0, self.index);
             let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             PendingFile { staged, path, rows, bytes }
         });

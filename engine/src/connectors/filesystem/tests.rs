@@ -174,7 +174,7 @@ fn output_is_seen_at_commit_whole_and_once() {
         assert_eq!(e.kind(), crate::error::ErrorKind::State);
         let tree = format!(
             "t/_commits/000000000001-000000.json t/s=__DEFAULT_PARTITION__/_SUCCESS \
-             t/s=__DEFAULT_PARTITION__/part-j-1-0-0.{format} t/s=x%2Fy/_SUCCESS t/s=x%2Fy/part-j-1-0-1.{format}"
+             t/s=__DEFAULT_PARTITION__/part-j-000000000001-0-000000.{format} t/s=x%2Fy/_SUCCESS t/s=x%2Fy/part-j-000000000001-0-000001.{format}"
         );
         assert_eq!(case.tree(), tree);
         assert_eq!(case.read(10, None).0, ["2|null", "1|x/y", "3|x/y"], "{format}");
@@ -404,7 +404,11 @@ fn a_crash_at_any_point_leaves_all_or_nothing() {
         assert!(seen.len() <= 3, "{point}: {seen:?}");
         one_epoch(&case);
         assert_eq!(case.read(10, None).0, ["1|x", "3|x", "2|y"], "{point}");
-        assert_eq!(case.tree(), "t/_commits/000000000001-000000.json t/s=x/part-j-1-0-0.parquet t/s=y/part-j-1-0-1.parquet", "{point}");
+        assert_eq!(
+            case.tree(),
+            "t/_commits/000000000001-000000.json t/s=x/part-j-000000000001-0-000000.parquet t/s=y/part-j-000000000001-0-000001.parquet",
+            "{point}"
+        );
         assert!(!case.dir.path().join("t/.staging-j").exists(), "{point}: something is still staged");
     }
 }

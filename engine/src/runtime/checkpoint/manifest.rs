@@ -134,7 +134,7 @@ impl Manifest {
     /// The newest whole manifest (of `epoch`, where one is asked for).
     ///
     /// # Errors
-    /// State: the epoch asked for is not there, or was written by another format.
+    /// State: the epoch asked for is not there, was written by another format, or no manifest is whole.
     pub fn latest(store: &dyn Store, epoch: Option<Epoch>) -> Result<Option<Self>> {
         let names: Vec<String> = store.list()?.into_iter().filter(|n| n.starts_with("manifest-") && n.ends_with(".json")).collect();
         if let Some(epoch) = epoch {
@@ -154,7 +154,11 @@ impl Manifest {
                 return Ok(Some(manifest));
             }
         }
-        Ok(None)
+        match names.last() {
+            None => Ok(None),
+            Some(newest) => Err(Error::state(format!("no checkpoint can be read: {newest} and those before it are damaged"))
+                .help("start over with --fresh: that also removes the files that this job has committed")),
+        }
     }
 
     /// Removes manifests but the newest few, and every file that none of them names.

@@ -6,12 +6,13 @@
 //!                                                      crash after it: commit is repeated at the start
 //! ```
 //!
-//! [`protocol`] decides (pure), [`manifest`] is the format on disk, [`store`] the durable writes, and
+//! [`protocol`] decides (pure), [`manifest`] is the format on disk, [`store`] the durable writes, [`write`](mod@write) their order, and
 //! [`Snapshot`] what operators hand out: sealed, immutable segments that later manifests refer to again.
 
 pub mod manifest;
 pub mod protocol;
 pub mod store;
+pub mod write;
 
 use std::sync::{Arc, OnceLock};
 

@@ -60,6 +60,11 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// Whether its watermark is state even where no segment is left: it says which windows have been emitted.
+    fn keeps_time(&self) -> bool {
+        false
+    }
+
     /// Bytes of state held.
     fn state_bytes(&self) -> usize {
         0

@@ -57,13 +57,13 @@ pub fn key_fields(keys: &[usize], input: &SchemaRef) -> Vec<FieldRef> {
 }
 
 impl PartialWindow {
-    /// The partial half of `op` over rows of `input`.
+    /// The partial half of `op` over rows of `input`, from the watermark of a checkpoint on.
     ///
     /// # Errors
     /// Internal: an aggregate that the planner should have refused.
-    pub fn new(op: &WindowAggregateOp, input: &SchemaRef, intake: WindowIntake) -> Result<Self> {
+    pub fn new(op: &WindowAggregateOp, input: &SchemaRef, intake: WindowIntake, watermark: Watermark) -> Result<Self> {
         let head = Head::new(window_columns(&op.window), &key_fields(&op.keys, input), &op.aggregates)?;
-        Ok(Self { intake, head, watermark: i64::MIN, next_close: i64::MAX, wall: wall_of(&op.window) })
+        Ok(Self { intake, head, watermark: watermark.0, next_close: i64::MAX, wall: wall_of(&op.window) })
     }
 
     fn flush(&mut self, out: &mut Out) -> Result<()> {
@@ -97,6 +97,10 @@ impl Operator for PartialWindow {
         self.flush(out)?;
         snapshot.sinks.extend(self.intake.prepare(barrier.epoch, barrier.last)?);
         Ok(())
+    }
+
+    fn keeps_time(&self) -> bool {
+        true
     }
 
     fn state_bytes(&self) -> usize {
@@ -341,7 +345,7 @@ impl Operator for WindowAggregate {
         if self.next_close <= watermark.0 {
             self.fire(watermark.0, out)?;
         }
-        self.watermark = self.watermark.max(watermark.0);
+        self.watermark = watermark.0;
         out.watermark(watermark);
         Ok(())
     }
@@ -354,6 +358,10 @@ impl Operator for WindowAggregate {
             snapshot.sinks.extend(intake.prepare(barrier.epoch, barrier.last)?);
         }
         Ok(())
+    }
+
+    fn keeps_time(&self) -> bool {
+        true
     }
 
     fn state_bytes(&self) -> usize {
