@@ -41,6 +41,8 @@ pub struct SourceMetrics {
     pub watermark: Watermark,
     /// Whether the table declares a watermark at all.
     pub has_watermark: AtomicBool,
+    /// The table is read whole before the first row: its records are not part of the stream's throughput.
+    pub is_static: AtomicBool,
 }
 
 /// A watermark that progress can read.
@@ -97,10 +99,11 @@ impl JobMetrics {
         self.sinks.lock().expect("no panic while locked").entry(table.to_string()).or_default().clone()
     }
 
-    /// Records read from all sources.
+    /// Records read from all streams; static tables are not counted.
     pub fn records_in(&self) -> u64 {
         let sources = self.sources.lock().expect("no panic while locked");
-        sources.values().map(|s| s.records.lock().expect("no panic while locked").values().sum::<u64>()).sum()
+        let stream = sources.values().filter(|s| !s.is_static.load(Relaxed));
+        stream.map(|s| s.records.lock().expect("no panic while locked").values().sum::<u64>()).sum()
     }
 
     /// Rows given to all sinks.

@@ -106,29 +106,13 @@ pub struct ParquetRows {
 }
 
 impl ParquetRows {
-    /// Opens `file`, known as `path`, for the `wanted` columns (ascending) of `physical`, by name. A column that the
-    /// file does not have is NULL.
+    /// Opens `file`, known as `path`, for the `wanted` columns (ascending) of `physical`, by name, behind its first
+    /// `skip` rows (row groups before them are not read). A column that the file does not have is NULL.
     ///
     /// # Errors
     /// User: no Parquet file, or one that lacks a NOT NULL column.
+    #[allow(clippy::too_many_arguments, reason = "what a file is opened with, once, by one caller")]
     pub fn open(
-        options: &ParquetOptions,
-        file: File,
-        path: &str,
-        physical: &SchemaRef,
-        wanted: &[usize],
-        zone: Tz,
-        batch_rows: usize,
-    ) -> Result<Self> {
-        Self::open_at(options, file, path, physical, wanted, zone, batch_rows, 0)
-    }
-
-    /// The same, behind the first `skip` rows of the file; row groups before them are not read.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    #[allow(clippy::too_many_arguments, reason = "the position beside what a file is opened with")]
-    pub fn open_at(
         options: &ParquetOptions,
         file: File,
         path: &str,
@@ -268,7 +252,8 @@ mod tests {
             SqlType::Double.field("missing", true),
             SqlType::BigInt.field("n", true),
         ]));
-        let rows = ParquetRows::open(&options, file.try_clone().expect("a handle"), "f.parquet", &table, &[1, 2, 3], chrono_tz::UTC, 100);
+        let rows =
+            ParquetRows::open(&options, file.try_clone().expect("a handle"), "f.parquet", &table, &[1, 2, 3], chrono_tz::UTC, 100, 0);
         let batch = rows.and_then(|mut r| r.next().expect("one batch")).expect("reads");
         let shown = |row: usize| {
             let mut out = String::new();
@@ -281,7 +266,7 @@ mod tests {
         assert_eq!((shown(0), shown(1)), ("1970-01-01T00:00:00.001Z null 7 ".into(), "1970-01-01T00:00:00.002Z null null ".into()));
 
         let strict: SchemaRef = Arc::new(Schema::new(vec![SqlType::Int.field("n", false)]));
-        let rows = ParquetRows::open(&options, file, "f.parquet", &strict, &[0], chrono_tz::UTC, 100);
+        let rows = ParquetRows::open(&options, file, "f.parquet", &strict, &[0], chrono_tz::UTC, 100, 0);
         let e = rows.and_then(|mut r| r.next().expect("one batch")).expect_err("NULL in NOT NULL");
         assert_eq!(e.to_string(), "'f.parquet': column 'n' is NOT NULL, but holds NULL");
     }

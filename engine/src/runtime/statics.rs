@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -84,6 +85,7 @@ fn read(op: &StaticJoinOp, metrics: &JobMetrics) -> Result<RecordBatch> {
     let mut reader = side.source.reader(&side.scan)?;
     let calcs: Vec<Calc> = op.side_calcs.iter().map(|(c, schema)| Calc::new(c.clone(), schema.clone())).collect();
     let counters = metrics.source(&side.table.name);
+    counters.is_static.store(true, Ordering::Relaxed);
     let mut batches = Vec::new();
     loop {
         let payload = match fetcher.fetch(&limits, Duration::from_millis(50))? {

@@ -5,6 +5,7 @@ mod case;
 mod crash;
 mod data;
 mod errors;
+mod full_disk;
 mod idle;
 mod kafka;
 mod lateness;

@@ -84,17 +84,27 @@ impl Part {
     /// External: the disk refused.
     pub fn close(self) -> Result<u64> {
         let path = self.path;
-        let file = match self.body {
-            Body::Text { out, .. } => out.into_inner().map_err(|e| failed("cannot be written", &path, e.into_error()))?,
-            Body::Parquet(writer) => writer.into_inner().map_err(|e| parquet_failed(&path, e))?,
-        };
-        crash::at("filesystem.prepare.before-sync");
-        if !fault::planted("skip-fsync") {
-            file.sync_all().map_err(|e| failed("cannot be made durable", &path, e))?;
+        match self.body {
+            Body::Text { out, .. } => {
+                let file = out.into_inner().map_err(|e| failed("cannot be written", &path, e.into_error()))?;
+                make_durable(&file, &path)
+            }
+            Body::Parquet(mut writer) => {
+                writer.finish().map_err(|e| parquet_failed(&path, e))?;
+                make_durable(writer.inner(), &path)
+            }
         }
-        crash::at("filesystem.prepare.after-sync");
-        Ok(file.metadata().map_err(|e| failed("cannot be read", &path, e))?.len())
     }
+}
+
+/// The size of a file that is whole, once it is on the disk.
+fn make_durable(file: &File, path: &Path) -> Result<u64> {
+    crash::at("filesystem.prepare.before-sync");
+    if !fault::planted("skip-fsync") {
+        file.sync_all().map_err(|e| failed("cannot be made durable", path, e))?;
+    }
+    crash::at("filesystem.prepare.after-sync");
+    Ok(file.metadata().map_err(|e| failed("cannot be read", path, e))?.len())
 }
 
 /// Makes the names in `folder` durable.

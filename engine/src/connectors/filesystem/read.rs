@@ -56,7 +56,7 @@ impl OpenFile {
         match &options.format {
             FormatKind::Parquet(parquet) => {
                 let shown = path.to_string_lossy();
-                let rows = ParquetRows::open_at(parquet, file, &shown, wanted.columns, wanted.indices, wanted.zone, limits.rows, skip)?;
+                let rows = ParquetRows::open(parquet, file, &shown, wanted.columns, wanted.indices, wanted.zone, limits.rows, skip)?;
                 Ok(Self::Parquet(Box::new(rows), None))
             }
             format => Ok(Self::Text(TextFile::new(path, file, skip + usize::from(options.csv_header), format.framer()?)?)),

@@ -19,6 +19,9 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::properties::{Role, translate};
 use crate::error::{Error, Result, nearest};
 
+const IS_IT_RUNNING: &str =
+    "is it running there? 'properties.bootstrap.servers' says where; for all tables: --option '*.properties.bootstrap.servers=HOST:PORT'";
+
 /// How long an unreachable cluster is waited for before the job gives up at its start.
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Bound of one question to a cluster that has already answered.
@@ -171,10 +174,8 @@ impl Connection {
                 Error::external(format!("{place} (TLS failed: {})", shorten(&why)))
                     .help("check 'properties.security.protocol' and 'properties.ssl.truststore.location'")
             }
-            Some((_, why)) => {
-                Error::external(format!("{place} ({})", shorten(&why))).help("is it running? check 'properties.bootstrap.servers'")
-            }
-            None => Error::external(place).help("is it running? check 'properties.bootstrap.servers'"),
+            Some((_, why)) => Error::external(format!("{place} ({})", shorten(&why))).help(IS_IT_RUNNING),
+            None => Error::external(place).help(IS_IT_RUNNING),
         }
     }
 

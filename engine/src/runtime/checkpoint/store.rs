@@ -85,7 +85,7 @@ impl LocalStore {
 fn failed(what: &str, path: &Path, e: std::io::Error) -> Error {
     let error = Error::external(format!("cannot {what} {}", path.display()));
     let error = if e.kind() == std::io::ErrorKind::StorageFull {
-        error.help("free disk space, then start again: the job goes on from its last checkpoint")
+        error.help("make room on this disk, then start again: the job goes on from its last checkpoint")
     } else {
         error
     };
