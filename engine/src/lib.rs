@@ -18,6 +18,8 @@ pub mod formats;
 
 pub mod connectors;
 
+pub mod models;
+
 pub mod sql;
 
 pub mod runtime;
