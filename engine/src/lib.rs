@@ -24,4 +24,8 @@ pub mod sql;
 
 pub mod runtime;
 
+pub mod train;
+
+pub mod serve;
+
 pub mod cli;

@@ -80,6 +80,8 @@ pub struct JobMetrics {
     pub late_after_idle: Counter,
     /// Rows dropped because a NOT NULL column of a sink was NULL.
     pub null_dropped: Counter,
+    /// Rows that a model refused: they passed with NULL for its prediction, once per ML_PREDICT.
+    pub unscored: Counter,
     /// Durable checkpoints of this run.
     pub epochs: Counter,
     /// Milliseconds that barriers waited for alignment, all tasks together.

@@ -142,6 +142,7 @@ fn bounded(sql: &SqlArgs, name: &str) -> SqlArgs {
         options: ours.into_iter().map(String::from).chain(sql.options.iter().cloned()).collect(),
         sets: sql.sets.iter().cloned().chain([format!("pipeline.name={name}")]).collect(),
         defines: sql.defines.clone(),
+        models: sql.models.clone(),
     }
 }
 
@@ -227,6 +228,7 @@ fn measure(plan: &StreamPlan, topics: &[Topic], args: &BenchArgs, name: &str, sq
         fresh: args.keep_sinks,
         from: None,
         refresh_static: false,
+        models: args.sql.models.clone(),
         workers: args.workers.map(usize::from),
         duration: None,
         form: Form::Changelog,

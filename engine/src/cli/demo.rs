@@ -1,8 +1,9 @@
-//! `velosql demo`: the whole job on this machine, with nothing to install.
+//! `velosql demo`: the whole way on this machine, with nothing to install.
 //!
 //! Starts the embedded Kafka broker, replays a day of generated bike-share records into a topic, runs the
-//! shipped SQL file on it, and shows what lies in the Parquet folder. The broker keeps 5 MiB a partition and
-//! forgets what is older, so the producer stays a few thousand records ahead of the job, never more.
+//! shipped SQL file on it, shows what lies in the Parquet folder, trains models on that, serves them and asks
+//! them once ([`super::demo_models`]). The broker keeps 5 MiB a partition and forgets what is older, so the
+//! producer stays a few thousand records ahead of the job, never more.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use arrow::datatypes::{Int64Type, TimestampMillisecondType};
 use clap::Args;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::demo_models::{self, Folders};
 use super::execute::{ExecuteOptions, print, run_with};
 use super::generate::{VelibOptions, make_stations, velib_records, write_stations};
 use super::output::Form;
@@ -47,6 +49,9 @@ pub struct DemoArgs {
     /// Worker threads
     #[arg(long)]
     pub workers: Option<u16>,
+    /// Goes on serving the models until Ctrl-C
+    #[arg(long)]
+    pub serve: bool,
 }
 
 /// Runs the demo.
@@ -57,6 +62,7 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
     let started = Instant::now();
     let stop = Stop::default();
     super::signals::stop_on_signal(&stop)?;
+    let models = args.dir.join("models");
     let parquet = args.dir.join("bikes_per_postcode");
     let stations = args.dir.join("stations_information.csv");
     let day = VelibOptions { polls: args.polls, ..VelibOptions::default() };
@@ -98,11 +104,12 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
         fresh: true,
         from: None,
         refresh_static: false,
+        models: models.clone(),
         workers: args.workers.map(usize::from),
         duration: None,
         form: Form::Changelog,
         progress: true,
-        stop,
+        stop: stop.clone(),
     };
     let ran = run_with(plan, &options, false, metrics.clone());
     over.store(true, Ordering::Relaxed);
@@ -115,7 +122,9 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
     if read != records as u64 {
         return Err(Error::internal(format!("the demo sent {records} records, but the job read {read}")));
     }
-    show(&parquet, read, started)
+    show(&parquet, read, started)?;
+    let folders = Folders { parquet: &parquet, stations: &stations, models: &models };
+    demo_models::train_and_ask(&folders, started, args.serve, &stop)
 }
 
 /// Records that partition `p` gets of `records` dealt out in turn.
@@ -175,7 +184,7 @@ struct Postcode {
 }
 
 /// The busiest postcodes of the Parquet folder, and how to read it.
-fn show(parquet: &Path, records: u64, started: Instant) -> Result<u8> {
+fn show(parquet: &Path, records: u64, started: Instant) -> Result<()> {
     let mut postcodes: std::collections::BTreeMap<String, Postcode> = Default::default();
     let mut rows = 0;
     for batch in read_parquet(parquet)? {
@@ -232,7 +241,7 @@ fn show(parquet: &Path, records: u64, started: Instant) -> Result<u8> {
         "The Parquet lies in {0}/; read it with DuckDB:\n\n  duckdb -c \"SELECT postcode, max(bikes) FROM '{0}/*.parquet' GROUP BY postcode ORDER BY 2 DESC LIMIT 10\"",
         parquet.display()
     ));
-    Ok(0)
+    Ok(())
 }
 
 fn read_parquet(dir: &Path) -> Result<Vec<RecordBatch>> {

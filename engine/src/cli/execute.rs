@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use super::output::{Form, Printer};
 use super::progress::Progress;
+use super::run::context;
 use super::table::{TextTable, terminal_width};
 use crate::connectors::{self, BatchLimits};
 use crate::error::{Error, Result};
 use crate::metrics::JobMetrics;
+use crate::models::registry::Registry;
 use crate::runtime::job::{self, EndedBy, JobOptions, Outcome, Stop};
 use crate::sql::Step;
 use crate::sql::plan::{Op, SinkOp, StreamPlan};
@@ -36,6 +38,8 @@ pub struct ExecuteOptions {
     pub from: Option<Epoch>,
     /// `--refresh-static`
     pub refresh_static: bool,
+    /// `--models`: the registry.
+    pub models: PathBuf,
     /// `--workers`: beats `parallelism.default`.
     pub workers: Option<usize>,
     /// `--for`
@@ -75,6 +79,11 @@ pub fn execute(step: &Step, options: &ExecuteOptions) -> Result<Option<Ran>> {
         }
         Step::Job(plan) => run_job(plan, options, false).map(Some),
         Step::Select(plan) => run_job(plan, options, true).map(Some),
+        Step::Train(step) => {
+            let registry = Registry::new(&options.models);
+            super::train::execute(step, &registry, &context(&options.name), &options.stop, options.progress)?;
+            Ok(None)
+        }
     }
 }
 
@@ -130,6 +139,7 @@ pub fn run_with(plan: &StreamPlan, options: &ExecuteOptions, select: bool, metri
             fresh: options.fresh,
             from: options.from,
             refresh_static: options.refresh_static,
+            models: options.models.clone(),
             limits: limits(plan)?,
             stop: options.stop.clone(),
             duration: options.duration,

@@ -5,17 +5,22 @@
 pub mod bench;
 pub mod brokers;
 pub mod demo;
+pub mod demo_models;
+pub mod example;
 pub mod execute;
 pub mod generate;
+pub mod models;
 pub mod output;
 pub mod produce;
 pub mod progress;
 pub mod run;
 pub mod sending;
+pub mod serve;
 pub mod shell;
 pub mod signals;
 pub mod table;
 pub mod topics;
+pub mod train;
 pub mod usage;
 
 use std::process::ExitCode;
@@ -48,6 +53,12 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Runs the whole job on generated data with an embedded broker
     Demo(demo::DemoArgs),
+    /// Runs the CREATE MODEL statements of SQL files
+    Train(train::TrainArgs),
+    /// Lists, shows, compares and exports models, and moves their aliases
+    Models(models::ModelsArgs),
+    /// Answers predictions over gRPC and HTTP
+    Serve(serve::ServeArgs),
     /// Measures a SQL file's job, and the limits of its topics in the same run
     Bench(bench::BenchArgs),
 }
@@ -64,6 +75,9 @@ pub fn main() -> ExitCode {
         Command::Topics(args) => topics::topics(&args),
         Command::Generate(args) => generate::run::generate(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Train(args) => train::train(&args),
+        Command::Models(args) => models::models(&args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Bench(args) => bench::bench(&args),
     };
     match result {

@@ -68,6 +68,7 @@ impl Progress {
             (m.late_after_idle.get(), "late after idle"),
             (m.rejected(), "rejected"),
             (m.null_dropped.get(), "dropped for NULL"),
+            (m.unscored.get(), "without a prediction"),
         ] {
             if n > 0 {
                 parts.push(format!("{} {what}", count(n)));
@@ -100,7 +101,13 @@ fn line(name: &str, m: &JobMetrics, now: (u64, u64), before: (u64, u64), seconds
         Some(i64::MIN) => text.push_str(", no watermark yet"),
         _ => {}
     }
-    for (n, what) in [(m.late.get(), "late"), (m.late_after_idle.get(), "late after idle"), (m.rejected(), "rejected")] {
+    let counts = [
+        (m.late.get(), "late"),
+        (m.late_after_idle.get(), "late after idle"),
+        (m.rejected(), "rejected"),
+        (m.unscored.get(), "without a prediction"),
+    ];
+    for (n, what) in counts {
         if n > 0 {
             text.push_str(&format!(", {} {what}", count(n)));
         }

@@ -1,19 +1,23 @@
 //! `velosql run`, `check` and `explain`: from files on the command line to steps.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
-use super::execute::{ExecuteOptions, Ran, execute, print};
+use super::execute::{ExecuteOptions, Ran, execute, print, run_with};
 use super::output::Form;
+use super::train::{self, Followers};
 use super::usage;
 use crate::config::parse_duration;
 use crate::connectors::{Context, memory};
 use crate::error::{Error, Result};
+use crate::metrics::JobMetrics;
+use crate::models::registry::Registry;
 use crate::runtime::job::{EndedBy, Stop};
-use crate::sql::{Session, SessionOptions, Step, explain};
+use crate::sql::{Session, SessionOptions, Step, TrainingMode, explain};
 use crate::stream::Epoch;
 
 /// What changes the meaning of a file; shared by run, check, explain and bench.
@@ -28,6 +32,9 @@ pub struct SqlArgs {
     /// Fills ${K} in the files
     #[arg(long = "define", value_name = "K=V")]
     pub defines: Vec<String>,
+    /// The registry of models
+    #[arg(long, value_name = "DIR", default_value = "models")]
+    pub models: PathBuf,
 }
 
 /// `velosql run`
@@ -69,9 +76,6 @@ pub struct RunArgs {
     /// Writes what the run came to as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// The registry of models
-    #[arg(long, default_value = "models")]
-    pub models: PathBuf,
     /// No progress on stderr
     #[arg(long, short)]
     pub quiet: bool,
@@ -123,8 +127,14 @@ pub fn session(sql: &SqlArgs, job: &str) -> Result<Session> {
         sets: sql.sets.iter().map(|s| pair("set", s)).collect::<Result<_>>()?,
         table_options: sql.options.iter().map(table_option).collect::<Result<_>>()?,
         defines: sql.defines.iter().map(|s| pair("define", s)).collect::<Result<_>>()?,
-        context: Context { job: job.to_string(), zone: chrono_tz::UTC, base: PathBuf::from("."), memory: memory::Hub::default() },
+        models: sql.models.clone(),
+        context: context(job),
     })
+}
+
+/// What connectors need of this process.
+pub fn context(job: &str) -> Context {
+    Context { job: job.to_string(), zone: chrono_tz::UTC, base: PathBuf::from("."), memory: memory::Hub::default() }
 }
 
 /// Reads a SQL file; `-` is standard input.
@@ -169,7 +179,9 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
     let mut steps: Vec<Step> = Vec::new();
     for file in &args.files {
         let (file, text) = read_file(file)?;
-        steps.extend(session.plan_file(&file, &text)?);
+        let of_file = session.plan_file(&file, &text)?;
+        train::check(&of_file, &name).map_err(|e| e.with_sql(&file, &text))?;
+        steps.extend(of_file);
         texts.push(text);
     }
     session.check_names()?;
@@ -184,6 +196,7 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
         fresh: args.fresh,
         from: args.from.map(Epoch),
         refresh_static: args.refresh_static,
+        models: args.sql.models.clone(),
         workers: args.workers.map(usize::from),
         duration,
         form: args.output.unwrap_or_else(Form::default_for_stdout),
@@ -191,6 +204,9 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
         stop: stop.clone(),
     };
     let jobs = steps.iter().filter(|s| matches!(s, Step::Job(_))).count();
+    // A first Ctrl-C ends the job; what it has committed by then is still trained on.
+    let followers = Followers::start(&steps, &options.name, &Registry::new(&args.sql.models), !args.quiet, &Stop::default())?;
+    let mut started = 0;
     let mut ran = Vec::new();
     let mut result = Ok(());
     for step in &steps {
@@ -200,7 +216,20 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
             options.name = format!("{}-{}", options.name, ran.len() + 1);
             options.state_dir = options.state_dir.map(|d| d.join((ran.len() + 1).to_string()));
         }
-        match execute(step, &options) {
+        let done = match step {
+            Step::Job(plan) => {
+                started += 1;
+                let metrics = Arc::new(JobMetrics::default());
+                if started == jobs {
+                    followers.last_job(&metrics);
+                }
+                run_with(plan, &options, false, metrics).map(Some)
+            }
+            // Trained by a follower.
+            Step::Train(train) if train.mode == TrainingMode::Cumulative => continue,
+            step => execute(step, &options),
+        };
+        match done {
             Ok(one) => ran.extend(one),
             Err(e) => {
                 result = Err(e);
@@ -208,6 +237,7 @@ pub fn run(mut args: RunArgs) -> Result<u8> {
             }
         }
     }
+    let result = followers.end(result);
     if let Some(path) = &args.summary {
         write_summary(path, &ran, &result, args.stop_at_latest)?;
     }
@@ -221,7 +251,7 @@ fn parse_time(text: &str) -> Result<Duration> {
 fn write_summary(path: &Path, ran: &[Ran], result: &Result<()>, at_latest: bool) -> Result<()> {
     let mut sources = serde_json::Map::new();
     let mut sinks = serde_json::Map::new();
-    let (mut late, mut late_after_idle, mut rejected, mut epochs) = (0, 0, 0, 0);
+    let (mut late, mut late_after_idle, mut rejected, mut unscored, mut epochs) = (0, 0, 0, 0, 0);
     for one in ran {
         for (table, source) in one.metrics.sources.lock().expect("no panic while locked").iter() {
             sources.insert(table.clone(), json!(*source.records.lock().expect("no panic while locked")));
@@ -232,6 +262,7 @@ fn write_summary(path: &Path, ran: &[Ran], result: &Result<()>, at_latest: bool)
         late += one.metrics.late.get();
         late_after_idle += one.metrics.late_after_idle.get();
         rejected += one.metrics.rejected();
+        unscored += one.metrics.unscored.get();
         epochs += one.metrics.epochs.get();
     }
     let ended_by = match (result, ran.last().map(|r| r.outcome.ended_by)) {
@@ -243,7 +274,8 @@ fn write_summary(path: &Path, ran: &[Ran], result: &Result<()>, at_latest: bool)
     };
     let restored = ran.last().and_then(|r| r.outcome.restored_from).map(|e| e.0);
     let summary = json!({
-        "sources": sources, "sinks": sinks, "late": late, "late_after_idle": late_after_idle, "rejected": rejected, "epochs": epochs,
+        "sources": sources, "sinks": sinks, "late": late, "late_after_idle": late_after_idle, "rejected": rejected,
+        "unscored": unscored, "epochs": epochs,
         "restored_from": restored, "ended_by": ended_by, "cpu_s": usage::cpu_seconds(), "peak_rss_bytes": usage::peak_rss_bytes(),
     });
     std::fs::write(path, format!("{summary:#}\n")).map_err(|e| {
@@ -263,6 +295,7 @@ pub fn check(args: &CheckArgs) -> Result<u8> {
     for file in &args.files {
         let (file, text) = read_file(file)?;
         let steps = session.plan_file(&file, &text)?;
+        train::check(&steps, &stem(&args.files)).map_err(|e| e.with_sql(&file, &text))?;
         if args.portable {
             for finding in session.portable_findings() {
                 found += 1;
@@ -288,6 +321,7 @@ pub fn explain_files(args: &ExplainArgs) -> Result<u8> {
         for step in session.plan_file(&file, &text)? {
             match step {
                 Step::Job(plan) | Step::Select(plan) => print(&explain(&plan)),
+                Step::Train(train) => print(&format!("Train({})\n{}", train.name, explain(&train.plan))),
                 Step::Text(text) => print(&text),
                 Step::Show { .. } => {}
             }

@@ -22,9 +22,11 @@ use super::channel::{LaneReceiver, LaneSender, Signal, lane};
 use super::checkpoint::Segment;
 use super::inputs::Inputs;
 use super::key_range::KeyRange;
+use super::models::Slot;
 use super::operators::calc::Calc;
 use super::operators::group_aggregate::GroupAggregate;
 use super::operators::limit::Limit;
+use super::operators::predict::Predict;
 use super::operators::static_join::{StaticJoin, StaticTable};
 use super::operators::window_aggregate::{PartialWindow, WindowAggregate};
 use super::operators::window_assign::WindowAssign;
@@ -76,6 +78,8 @@ pub struct Parts<'a> {
     pub hubs: &'a HashMap<NodeId, Arc<SourceHub>>,
     /// Loaded static tables, by join node.
     pub statics: &'a HashMap<NodeId, Arc<StaticTable>>,
+    /// Where each ML_PREDICT takes its model from.
+    pub models: &'a HashMap<NodeId, Arc<Slot>>,
     /// The job's sinks ([`sinks`]).
     pub sinks: &'a [JobSink],
     /// State of a checkpoint.
@@ -312,6 +316,10 @@ fn add_node(
         Op::StaticJoin(op) => {
             let table = parts.statics.get(&node.id).ok_or_else(|| Error::internal("a static table was not loaded"))?;
             Box::new(StaticJoin::new(op.clone(), table.clone(), node.schema.clone()))
+        }
+        Op::Predict(_) => {
+            let slot = parts.models.get(&node.id).ok_or_else(|| Error::internal("a model was not loaded"))?;
+            Box::new(Predict::new(slot.clone(), node.schema.clone(), parts.metrics.clone()))
         }
         Op::Limit(op) => {
             let reached = parts.limits.get(&node.id).cloned().unwrap_or_default();

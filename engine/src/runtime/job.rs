@@ -24,6 +24,7 @@ use super::checkpoint::protocol::{Action, Event, Protocol};
 use super::checkpoint::store::{LocalStore, Store};
 use super::checkpoint::write::{self, Pending, Writer};
 use super::checkpoint::{Ack, Place, Segment};
+use super::models::JobModels;
 use super::source::{SourceHub, run_fetcher};
 use super::statics::{self, Statics};
 use super::task::{JobEvent, send};
@@ -49,6 +50,11 @@ impl Stop {
         self.0.fetch_max(2, Ordering::Relaxed);
     }
 
+    /// Whether the caller wants an end, of either kind.
+    pub fn is_asked(&self) -> bool {
+        self.level() > 0
+    }
+
     fn level(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }
@@ -72,6 +78,8 @@ pub struct JobOptions {
     pub from: Option<Epoch>,
     /// Take changed static files.
     pub refresh_static: bool,
+    /// The registry that ML_PREDICT takes its models from.
+    pub models: PathBuf,
     /// Limits of fetched batches.
     pub limits: BatchLimits,
     /// The caller's handle.
@@ -208,6 +216,7 @@ struct Run<'a> {
     committers: Vec<Box<dyn Committer>>,
     checkpoints: Option<Writer<'a>>,
     statics: Statics,
+    models: JobModels,
     hubs: BTreeMap<NodeId, Arc<SourceHub>>,
     limits: HashMap<NodeId, Arc<AtomicBool>>,
     events: Receiver<JobEvent>,
@@ -239,6 +248,7 @@ impl<'a> Run<'a> {
                 "the static table '{table}' has changed since the job started; it goes on with the rows it has (--refresh-static takes the new ones)"
             ));
         }
+        let models = JobModels::load(plan, &options.models, manifest.as_ref())?;
         let restored = read_state(plan, manifest.as_ref(), store.as_deref(), &sinks)?;
         let signals: Vec<Arc<Signal>> = (0..options.workers).map(|_| Arc::default()).collect();
         let checkpoints = store.map(|store| Writer {
@@ -259,6 +269,7 @@ impl<'a> Run<'a> {
             sinks,
             committers,
             statics,
+            models,
             hubs: BTreeMap::new(),
             limits: HashMap::new(),
             events,
@@ -316,6 +327,7 @@ impl<'a> Run<'a> {
             signals: &self.signals,
             hubs: &hubs,
             statics: &self.statics.tables,
+            models: &self.models.slots(),
             sinks: &self.sinks,
             restored,
             rows: self.options.rows.clone(),
@@ -371,7 +383,9 @@ impl<'a> Run<'a> {
     fn until_done(&mut self) -> Result<()> {
         let started = Instant::now();
         let durable = self.checkpoints.is_some();
-        let interval = self.plan.settings.checkpoint_interval.or(durable.then_some(CHECKPOINT_INTERVAL)).filter(|_| durable);
+        // Where nothing is kept, a barrier is still what lets a new version of a model take over.
+        let barriers = durable || !self.models.is_empty();
+        let interval = Some(self.plan.settings.checkpoint_interval.unwrap_or(CHECKPOINT_INTERVAL)).filter(|_| barriers);
         let mut next_tick = interval.map(|i| started + i);
         let mut next_look = started;
         let mut sources_ended = BTreeSet::new();
@@ -413,7 +427,9 @@ impl<'a> Run<'a> {
             }
             if next_tick.is_some_and(|at| now >= at) {
                 next_tick = interval.map(|i| now + i);
-                self.act(Some(Event::Tick))?;
+                if durable || self.models.look(self.options.notice.as_ref()) {
+                    self.act(Some(Event::Tick))?;
+                }
             }
             if now >= next_look {
                 next_look = now + Duration::from_millis(500);
@@ -459,6 +475,10 @@ impl<'a> Run<'a> {
             match action {
                 Action::Inject(barrier) => {
                     self.acks.clear();
+                    // Nothing is scored behind the last barrier: a version pinned there would never have been used.
+                    if !barrier.last && self.models.look(self.options.notice.as_ref()) {
+                        self.models.swap_at(barrier.epoch, self.options.notice.as_ref());
+                    }
                     self.hubs.values().for_each(|h| h.inject(barrier));
                 }
                 Action::Write(barrier) => {
@@ -486,7 +506,7 @@ impl<'a> Run<'a> {
     fn write(&mut self, barrier: Barrier) -> Result<()> {
         let finished = barrier.last && self.inputs_ended;
         let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
-        checkpoints.write(barrier, finished, &self.acks, &self.pending)?;
+        checkpoints.write(barrier, finished, &self.acks, &self.pending, &mut self.models)?;
         self.epoch = Some(barrier.epoch);
         self.options.metrics.epochs.add(1);
         Ok(())

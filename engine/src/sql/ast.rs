@@ -53,6 +53,8 @@ pub enum Statement {
     CreateTable(Box<CreateTable>),
     /// `CREATE VIEW`
     CreateView(Box<CreateView>),
+    /// `CREATE MODEL … AS`
+    CreateModel(Box<CreateModel>),
     /// `INSERT INTO`
     Insert(Box<Insert>),
     /// `EXECUTE STATEMENT SET BEGIN … END`
@@ -65,12 +67,16 @@ pub enum Statement {
     ShowTables,
     /// `SHOW VIEWS`
     ShowViews,
+    /// `SHOW MODELS`
+    ShowModels,
     /// `SHOW CREATE TABLE t`
     ShowCreateTable(Name),
     /// `SHOW CREATE VIEW v`
     ShowCreateView(Name),
     /// `DESCRIBE t`
     Describe(Name),
+    /// `DESCRIBE MODEL m`
+    DescribeModel(Name),
     /// `DROP [TEMPORARY] TABLE|VIEW [IF EXISTS] t`
     Drop {
         /// `VIEW` rather than `TABLE`.
@@ -171,6 +177,21 @@ pub struct CreateView {
     pub query: Box<Query>,
     /// The query's text.
     pub query_text: String,
+}
+
+/// `CREATE MODEL … AS`.
+#[derive(Debug, Clone)]
+pub struct CreateModel {
+    /// Name.
+    pub name: Name,
+    /// `IF NOT EXISTS`.
+    pub if_not_exists: bool,
+    /// `COMMENT`.
+    pub comment: Option<String>,
+    /// `WITH`, in order: key and value.
+    pub options: Vec<(Name, Name)>,
+    /// What it is trained on.
+    pub query: Box<Query>,
 }
 
 /// `INSERT INTO`.

@@ -12,15 +12,17 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::TableSource;
 
+use super::models::Models;
 use crate::connectors::{MetadataColumn, TableSpec};
 use crate::error::{Error, Result, Span, nearest};
 use crate::sql::ast::{Column, ColumnKind, CreateTable, CreateView, Name, WatermarkClause};
 use crate::stream::SqlType;
 
-/// All tables and views by name.
+/// All tables and views by name, and the models, which have names of their own.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     entries: BTreeMap<String, Entry>,
+    models: Arc<Models>,
 }
 
 /// A table or a view.
@@ -85,6 +87,21 @@ pub enum Place {
 }
 
 impl Catalog {
+    /// An empty catalog with these models.
+    pub fn new(models: Models) -> Self {
+        Self { entries: BTreeMap::new(), models: Arc::new(models) }
+    }
+
+    /// The models.
+    pub fn models(&self) -> &Arc<Models> {
+        &self.models
+    }
+
+    /// The models, to declare one.
+    pub fn models_mut(&mut self) -> &mut Models {
+        Arc::make_mut(&mut self.models)
+    }
+
     /// The entry of this name.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.get(name)

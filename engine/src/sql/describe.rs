@@ -4,6 +4,7 @@ use arrow::datatypes::{FieldRef, Fields};
 
 use super::ast::ColumnKind;
 use super::catalog::Table;
+use super::models::Shape;
 use super::session::Step;
 use super::settings::Settings;
 use crate::config::masked;
@@ -56,6 +57,13 @@ pub fn table(table: &Table, fields: &[FieldRef]) -> Step {
 pub fn view(fields: &Fields) -> Step {
     let row = |f: &FieldRef| vec![f.name().clone(), type_text(f), yes(f.is_nullable()), String::new(), String::new(), String::new()];
     Step::Show { columns: header(), rows: fields.iter().map(row).collect() }
+}
+
+/// DESCRIBE MODEL.
+pub fn model(shape: &Shape) -> Step {
+    let row = |is_input: bool| move |f: &FieldRef| vec![f.name().clone(), type_text(f), yes(f.is_nullable()), yes(is_input)];
+    let rows = shape.inputs.iter().map(row(true)).chain(shape.outputs.iter().map(row(false))).collect();
+    Step::Show { columns: ["name", "type", "null", "is input"].map(str::to_string).to_vec(), rows }
 }
 
 fn header() -> Vec<String> {

@@ -16,6 +16,7 @@ use datafusion::physical_expr::expressions::{Column, Literal};
 use super::aggregate_signatures::sql_name;
 use super::nodes::{millis_text, shape_text};
 use super::plan::{AggregateCall, BadRecords, CalcOp, Expr, Matching, Node, NodeId, Op, SourceOp, StreamPlan, WindowOutput, WindowSource};
+use crate::models::registry::Selector;
 use crate::stream::SqlType;
 
 /// The plan as text.
@@ -99,6 +100,12 @@ fn line(plan: &StreamPlan, node: &Node) -> String {
             let residual = j.residual.as_ref().map(|r| format!(", where: {}", expr_text(r, &Schema::new(both)))).unwrap_or_default();
             format!("StaticJoin({kind}, on: {}, matches: {matching}{residual})", keys.join(" AND "))
         }
+        Op::Predict(p) => {
+            let columns: Vec<&str> = p.arguments.iter().map(|(_, c)| input(0).field(*c).name().as_str()).collect();
+            let version = if p.selector == Selector::Champion { String::new() } else { format!(", {}", p.selector) };
+            let out: Vec<&str> = node.schema.fields()[input(0).fields().len()..].iter().map(|f| f.name().as_str()).collect();
+            format!("Predict(model: {}{version}, columns: [{}], out: [{}])", p.model, columns.join(", "), out.join(", "))
+        }
         Op::Union => "Union".to_string(),
         Op::Limit(l) if l.offset > 0 => format!("Limit({}, offset: {})", l.limit, l.offset),
         Op::Limit(l) => format!("Limit({})", l.limit),
@@ -118,6 +125,7 @@ fn state(node: &Node) -> Option<&'static str> {
         Op::WindowAggregate(_) => Some("open windows per key"),
         Op::GroupAggregate(_) => Some("groups, for ever"),
         Op::StaticJoin(_) => Some("the static table"),
+        Op::Predict(_) => Some("the model's version"),
         Op::Limit(_) => Some("rows passed"),
         Op::Sink(_) | Op::Calc(_) | Op::WindowAssign(_) | Op::Union => None,
     }

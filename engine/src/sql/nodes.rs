@@ -1,8 +1,8 @@
-//! The two relations that DataFusion's logical plan does not have: a window table function, and a table
-//! read AS OF a point in time.
+//! The relations that DataFusion's logical plan does not have: a window table function, a table read AS OF a
+//! point in time, and rows scored by a model.
 //!
-//! Both name their time column by text: it is resolved when the plan is converted, where it is known
-//! which columns are time attributes. Neither lets a predicate through.
+//! The first two name their time column by text: it is resolved when the plan is converted, where it is known
+//! which columns are time attributes. None lets a predicate through.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -10,11 +10,12 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
-use datafusion::common::{DFSchema, DFSchemaRef, Result as PlanResult};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::common::{DFSchema, DFSchemaRef, Result as PlanResult, TableReference};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use crate::error::{Result, Span};
+use crate::models::registry::Selector;
 use crate::sql::plan::WindowShape;
 use crate::stream::SqlType;
 use crate::stream::types::TIME_ATTRIBUTE;
@@ -54,15 +55,61 @@ impl WindowFunction {
         };
         for (name, sql_type) in [("window_start", SqlType::Timestamp(3)), ("window_end", SqlType::Timestamp(3)), ("window_time", time_type)]
         {
-            // A second window function names its columns as Flink does: window_start0.
-            let mut free = name.to_string();
-            let mut n = 0;
-            while fields.iter().any(|(_, f)| f.name() == &free) {
-                free = format!("{name}{n}");
-                n += 1;
-            }
-            fields.push((None, Arc::new(sql_type.field(&free, false))));
+            append(&mut fields, &sql_type.field(name, false));
         }
+        Ok(Arc::new(DFSchema::new_with_metadata(fields, Default::default())?))
+    }
+}
+
+/// Adds a column that a table function gives. A second one names its columns as Flink does: window_start0.
+fn append(fields: &mut Vec<(Option<TableReference>, FieldRef)>, field: &Field) {
+    let mut free = field.name().clone();
+    let mut n = 0;
+    while fields.iter().any(|(_, f)| f.name() == &free) {
+        free = format!("{}{n}", field.name());
+        n += 1;
+    }
+    fields.push((None, Arc::new(field.clone().with_name(free))));
+}
+
+/// `ML_PREDICT(TABLE t, MODEL m, DESCRIPTOR(…))`: the input's columns, then the model's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Predict {
+    /// The rows.
+    pub input: LogicalPlan,
+    /// The model's name.
+    pub model: String,
+    /// Which version of it.
+    pub selector: Selector,
+    /// The model's inputs: its name of each, and the column of the input.
+    pub arguments: Vec<(String, usize)>,
+    /// What the model gives.
+    pub outputs: Vec<FieldRef>,
+    /// Where the function stands.
+    pub span: Span,
+    schema: DFSchemaRef,
+}
+
+impl Predict {
+    /// The scores of `input`.
+    ///
+    /// # Errors
+    /// Internal: a schema that DataFusion refuses.
+    pub fn plan(
+        input: LogicalPlan,
+        (model, selector): (&str, Selector),
+        arguments: Vec<(String, usize)>,
+        outputs: &[FieldRef],
+        span: Span,
+    ) -> Result<LogicalPlan> {
+        let schema = Self::schema_over(&input, outputs)?;
+        let node = Self { input, model: model.to_string(), selector, arguments, outputs: outputs.to_vec(), span, schema };
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    }
+
+    fn schema_over(input: &LogicalPlan, outputs: &[FieldRef]) -> PlanResult<DFSchemaRef> {
+        let mut fields: Vec<_> = input.schema().iter().map(|(q, f)| (q.cloned(), Arc::clone(f))).collect();
+        outputs.iter().for_each(|field| append(&mut fields, field));
         Ok(Arc::new(DFSchema::new_with_metadata(fields, Default::default())?))
     }
 }
@@ -131,6 +178,45 @@ impl UserDefinedLogicalNodeCore for WindowFunction {
     fn with_exprs_and_inputs(&self, _exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> PlanResult<Self> {
         let input = inputs.swap_remove(0);
         let schema = Self::schema_over(&input, self.column)?;
+        Ok(Self { input, schema, ..self.clone() })
+    }
+}
+
+impl PartialOrd for Predict {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self == other).then_some(Ordering::Equal)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for Predict {
+    fn name(&self) -> &str {
+        "Predict"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        vec![]
+    }
+
+    fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
+        self.schema.fields().iter().map(|f| f.name().clone()).collect()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let names: Vec<&str> = self.arguments.iter().map(|(_, i)| self.input.schema().field(*i).name().as_str()).collect();
+        write!(f, "Predict: {} by {} of model {}", names.join(", "), self.selector, self.model)
+    }
+
+    fn with_exprs_and_inputs(&self, _exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> PlanResult<Self> {
+        let input = inputs.swap_remove(0);
+        let schema = Self::schema_over(&input, &self.outputs)?;
         Ok(Self { input, schema, ..self.clone() })
     }
 }

@@ -17,6 +17,7 @@ use chrono_tz::Tz;
 use datafusion::physical_expr::PhysicalExpr;
 
 use crate::connectors::{Scan, SinkTable, SourceTable, TableSpec};
+use crate::models::registry::Selector;
 pub use crate::stream::window::WindowShape;
 
 /// Index of a node in its plan.
@@ -69,6 +70,8 @@ pub enum Op {
     GroupAggregate(GroupAggregateOp),
     /// Joins with a static table.
     StaticJoin(StaticJoinOp),
+    /// Scores rows with a model.
+    Predict(PredictOp),
     /// UNION ALL.
     Union,
     /// LIMIT.
@@ -87,6 +90,7 @@ impl Op {
             Self::WindowAggregate(_) => "WindowAggregate",
             Self::GroupAggregate(_) => "GroupAggregate",
             Self::StaticJoin(_) => "StaticJoin",
+            Self::Predict(_) => "Predict",
             Self::Union => "Union",
             Self::Limit(_) => "Limit",
             Self::Sink(_) => "Sink",
@@ -280,6 +284,17 @@ pub enum Matching {
     },
     /// Every row.
     All,
+}
+
+/// ML_PREDICT. Emits the input's columns, then the model's; NULL there for a row that the model refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PredictOp {
+    /// The model.
+    pub model: String,
+    /// Which version of it, where no checkpoint says.
+    pub selector: Selector,
+    /// The model's inputs: its name of each, and the input column.
+    pub arguments: Vec<(String, usize)>,
 }
 
 /// LIMIT.

@@ -31,7 +31,6 @@ pub struct Dialect {
     scalar: HashMap<String, Arc<ScalarUDF>>,
     aggregate: HashMap<String, Arc<AggregateUDF>>,
     expressions: Vec<Arc<dyn ExprPlanner>>,
-    relations: Vec<Arc<dyn RelationPlanner>>,
     options: ConfigOptions,
 }
 
@@ -59,14 +58,7 @@ impl Dialect {
         options.optimizer.filter_null_join_keys = false;
         options.optimizer.skip_failed_rules = false;
         options.optimizer.max_passes = 1;
-        Self {
-            zone,
-            scalar,
-            aggregate: aggregate_functions().into_iter().map(|(n, f)| (n.to_string(), f)).collect(),
-            expressions,
-            relations: vec![Arc::new(Relations)],
-            options,
-        }
+        Self { zone, scalar, aggregate: aggregate_functions().into_iter().map(|(n, f)| (n.to_string(), f)).collect(), expressions, options }
     }
 
     /// A scalar function by name.
@@ -95,13 +87,15 @@ pub struct Provider<'a> {
     pub dialect: &'a Dialect,
     /// The view that is being created: what it reads must not read it.
     creating: Option<&'a str>,
+    relations: Vec<Arc<dyn RelationPlanner>>,
     depth: Cell<usize>,
 }
 
 impl<'a> Provider<'a> {
     /// For one statement.
     pub fn new(catalog: &'a Catalog, dialect: &'a Dialect) -> Self {
-        Self { catalog, dialect, creating: None, depth: Cell::new(0) }
+        let relations: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(Relations { models: Arc::clone(catalog.models()) })];
+        Self { catalog, dialect, creating: None, relations, depth: Cell::new(0) }
     }
 
     /// For CREATE VIEW of this name.
@@ -222,7 +216,7 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        &self.dialect.relations
+        &self.relations
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {

@@ -16,20 +16,29 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, Spanned, TableFactor, TableVersion};
 
 use super::errors::unknown_column;
-use super::nodes::{Versioned, WindowFunction};
+use super::models::{Models, selector};
+use super::nodes::{Predict, Versioned, WindowFunction};
+use super::parser::model::{PredictCall, predict_call};
 use super::parser::tvf::{self, WindowCall, WindowInput, window_call};
 use super::scope::VALUES;
 use crate::error::{Error, Result, Span};
 use crate::sql::plan::WindowShape;
 
-/// Plans window table functions and versioned tables.
+/// Plans table functions and versioned tables.
 #[derive(Debug)]
-pub struct Relations;
+pub struct Relations {
+    /// What ML_PREDICT can name.
+    pub models: Arc<Models>,
+}
 
 impl RelationPlanner for Relations {
     fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> PlanResult<RelationPlanning> {
         if let Some(call) = window_call(&relation)? {
             let plan = window(call, context)?;
+            return Ok(RelationPlanning::Planned(Box::new(plan)));
+        }
+        if let Some(call) = predict_call(&relation)? {
+            let plan = predict(&self.models, call, context)?;
             return Ok(RelationPlanning::Planned(Box::new(plan)));
         }
         match relation {
@@ -65,7 +74,7 @@ impl RelationPlanner for Relations {
             {
                 let _ = alias;
                 let e = match args {
-                    Some(_) => Error::user(format!("unknown table function {name}")).help("there are TUMBLE and HOP"),
+                    Some(_) => Error::user(format!("unknown table function {name}")).help("there are TUMBLE, HOP and ML_PREDICT"),
                     None => Error::user(format!("not yet supported: what stands behind the table name '{name}'")),
                 };
                 Err(e.at(place(&name)).into())
@@ -84,11 +93,7 @@ fn window(call: WindowCall, context: &mut dyn RelationPlannerContext) -> Result<
         (tvf::WindowFunction::Session, ..) => return unsupported("SESSION"),
         _ => return Err(Error::internal("a window function without its lengths").at(call.span)),
     };
-    let input = match call.input {
-        WindowInput::Table(name) => bare(name),
-        WindowInput::Query(query) => TableFactor::Derived { lateral: false, subquery: query, alias: None, sample: None },
-    };
-    let input = context.plan(input).map_err(|e| super::errors::bind_error(e, &[]))?;
+    let input = input(call.input, context)?;
     let schema = input.schema();
     let found: Vec<usize> =
         schema.fields().iter().enumerate().filter(|(_, f)| *f.name() == call.time_column.value).map(|(i, _)| i).collect();
@@ -102,6 +107,24 @@ fn window(call: WindowCall, context: &mut dyn RelationPlannerContext) -> Result<
     };
     let plan = WindowFunction::plan(input, column, shape, call.time_column.span)?;
     Ok(PlannedRelation::new(plan, call.alias))
+}
+
+fn predict(models: &Models, call: PredictCall, context: &mut dyn RelationPlannerContext) -> Result<PlannedRelation> {
+    let (selector, selector_span) = selector(&call);
+    let model = models.get(&call.model, &selector, selector_span)?;
+    let input = input(call.input.clone(), context)?;
+    let arguments = model.arguments(&call, input.schema())?;
+    let plan = Predict::plan(input, (&call.model.value, selector), arguments, &model.outputs, call.span)?;
+    Ok(PlannedRelation::new(plan, call.alias))
+}
+
+/// The table that a table function works on.
+fn input(input: WindowInput, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let factor = match input {
+        WindowInput::Table(name) => bare(name),
+        WindowInput::Query(query) => TableFactor::Derived { lateral: false, subquery: query, alias: None, sample: None },
+    };
+    context.plan(factor).map_err(|e| super::errors::bind_error(e, &[]))
 }
 
 /// VALUES: its rows are computed here, so that what is left of their types is what Arrow knows.

@@ -2,26 +2,30 @@
 //!
 //! DDL and SET are applied as they come. INSERTs gather in one job until something else is executed, so
 //! that a file is one DAG: each of them is bound and converted where it stands (with the settings of that
-//! place), and the job is finished when it ends.
+//! place), and the job is finished when it ends. CREATE MODEL ends it too, unless the model is trained again
+//! with each batch that a job writes: then both live together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 
-use super::ast::{CreateTable, CreateView, Insert, Name, Parsed, Statement};
+use super::ast::{CreateModel, CreateTable, CreateView, Insert, Name, Parsed, Statement};
 use super::catalog::{Catalog, Entry, Origin, Table};
 use super::convert::Converter;
 use super::draft::{Draft, SinkDraft, finish};
+use super::models::{Mode, Models, Shape};
 use super::portable::{Finding, portable_findings};
 use super::provider::{Dialect, Provider};
 use super::settings::Settings;
 use super::{bind, describe, explain, insert, parser, source};
 use crate::connectors::Context;
 use crate::error::{Error, Result, Span};
-use crate::sql::plan::{NodeId, StreamPlan};
+use crate::models::registry::{Registry, Selector};
+use crate::sql::plan::{NodeId, Op, StreamPlan};
 
 /// What the command line gives a run.
 pub struct SessionOptions {
@@ -31,6 +35,8 @@ pub struct SessionOptions {
     pub table_options: Vec<(String, String, String)>,
     /// `--define`: fills `${K}`.
     pub defines: Vec<(String, String)>,
+    /// The registry's folder.
+    pub models: PathBuf,
     /// For connectors.
     pub context: Context,
 }
@@ -63,6 +69,26 @@ pub enum Step {
     Job(StreamPlan),
     /// A plain SELECT to run: its sink has no table.
     Select(StreamPlan),
+    /// A model to train.
+    Train(Box<TrainStep>),
+}
+
+/// `CREATE MODEL … AS SELECT …`. One that is trained once stands between jobs: what is before it has ended, what is
+/// behind it may use the model. One of the mode `cumulative` stands before the job that it lives with.
+#[derive(Debug)]
+pub struct TrainStep {
+    /// The model.
+    pub name: String,
+    /// WITH: `task`, `algorithm` and `label` are checked, the rest is the training's.
+    pub options: BTreeMap<String, String>,
+    /// The query, planned as a plain SELECT: its rows go to the caller.
+    pub plan: StreamPlan,
+    /// The statement's text, its COMMENT included, secrets masked.
+    pub sql: String,
+    /// When it is trained.
+    pub mode: Mode,
+    /// Where the statement stands.
+    pub span: Span,
 }
 
 /// INSERTs that run together.
@@ -82,7 +108,7 @@ impl Session {
     pub fn new(options: SessionOptions) -> Result<Self> {
         let settings = Settings::new(&options.sets)?;
         Ok(Self {
-            catalog: Catalog::default(),
+            catalog: Catalog::new(Models::new(Registry::new(&options.models))),
             settings,
             options,
             dialects: HashMap::new(),
@@ -139,6 +165,11 @@ impl Session {
     /// Names of tables and views, for completion.
     pub fn table_names(&self) -> Vec<String> {
         self.catalog.names(false).map(str::to_string).collect()
+    }
+
+    /// Names of models, for completion.
+    pub fn model_names(&self) -> Vec<String> {
+        self.catalog.models().names().unwrap_or_default()
     }
 
     /// Names of columns of tables and views, each once, for completion.
@@ -207,6 +238,7 @@ impl Session {
             Statement::Reset { key } => self.settings.reset(key.as_deref()),
             Statement::CreateTable(create) => self.create_table(&create)?,
             Statement::CreateView(create) => self.create_view(*create)?,
+            Statement::CreateModel(create) => return self.create_model(&create, &parsed.text, span),
             Statement::Drop { view, name, if_exists } => self.catalog.remove(&name, view, if_exists)?,
             Statement::Insert(insert) => self.insert(&insert, span)?,
             Statement::StatementSet(inserts) => {
@@ -224,6 +256,13 @@ impl Session {
             Statement::ShowSettings => return Ok(vec![describe::settings(&self.settings)]),
             Statement::ShowTables => return Ok(vec![describe::names("table name", self.catalog.names(false))]),
             Statement::ShowViews => return Ok(vec![describe::names("view name", self.catalog.names(true))]),
+            Statement::ShowModels => {
+                let names = self.catalog.models().names()?;
+                return Ok(vec![describe::names("model name", names.iter().map(String::as_str))]);
+            }
+            Statement::DescribeModel(name) => {
+                return Ok(vec![describe::model(&*self.catalog.models().get(&name, &Selector::Champion, None)?)]);
+            }
             Statement::ShowCreateTable(name) => {
                 return Ok(vec![Step::Text(parser::render::show_create_table(&self.catalog.table(&name)?.create))]);
             }
@@ -256,6 +295,44 @@ impl Session {
         Ok(())
     }
 
+    fn create_model(&mut self, create: &CreateModel, text: &str, span: Span) -> Result<Vec<Step>> {
+        let published = self.catalog.models().is_published(&create.name)?;
+        if create.if_not_exists && published {
+            return Ok(vec![]);
+        }
+        let job = self.select(&create.query, span)?;
+        let fields = job.sinks.first().map(|(input, _)| job.draft.nodes[*input].fields.clone()).unwrap_or_default();
+        let (shape, mode) = Shape::of(create, &fields)?;
+        let plan = self.finish(job)?;
+        let mut steps = Vec::new();
+        if mode == Mode::Once {
+            steps = self.end_job()?;
+            if let Some(table) = steps.iter().find_map(|s| if let Step::Job(plan) = s { endless(plan) } else { None }) {
+                let e =
+                    Error::user(format!("CREATE MODEL waits for the INSERTs before it, but they read table '{table}', which never ends"));
+                return Err(e.at(span).help(ENDLESS));
+            }
+            if let Some(table) = endless(&plan) {
+                return Err(Error::user(format!("CREATE MODEL reads table '{table}', which never ends")).at(span).help(ENDLESS));
+            }
+        }
+        self.findings.push(Finding {
+            span,
+            what: format!("CREATE MODEL '{}' AS SELECT: Flink trains no models", create.name.value),
+            portable: "train with velosql run or velosql train, in a file of its own".to_string(),
+        });
+        self.catalog.models_mut().declare(shape);
+        steps.push(Step::Train(Box::new(TrainStep {
+            name: create.name.value.clone(),
+            options: create.options.iter().map(|(k, v)| (k.value.clone(), v.value.clone())).collect(),
+            plan,
+            sql: super::masked::masked(text),
+            mode,
+            span,
+        })));
+        Ok(steps)
+    }
+
     fn insert(&mut self, insert: &Insert, span: Span) -> Result<()> {
         let mut job = match self.pending.take() {
             Some(job) => job,
@@ -263,6 +340,7 @@ impl Session {
         };
         self.settings.same_job(&job.settings)?;
         self.add_insert(&mut job, insert, span)?;
+        self.settings.mark_written(&insert.table.value);
         self.pending = Some(job);
         Ok(())
     }
@@ -368,4 +446,16 @@ impl Session {
         let zone = self.settings.zone();
         Arc::clone(self.dialects.entry(zone).or_insert_with(|| Arc::new(Dialect::new(zone))))
     }
+}
+
+/// What to do about a stream where an end is needed.
+const ENDLESS: &str =
+    "give the table an end ('scan.bounded.mode', or --stop-at-latest), or train with each batch: 'training.mode' = 'cumulative'";
+
+/// A table that the plan reads and that has no end.
+fn endless(plan: &StreamPlan) -> Option<&str> {
+    plan.nodes.iter().find_map(|n| match &n.op {
+        Op::Source(s) if !s.source.is_bounded() => Some(s.table.name.as_str()),
+        _ => None,
+    })
 }

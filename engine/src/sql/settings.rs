@@ -27,6 +27,8 @@ pub struct Settings {
     values: BTreeMap<String, String>,
     /// Keys given on the command line, which SET does not change.
     pinned: BTreeSet<String>,
+    /// Tables that an INSERT of this run writes.
+    written: BTreeSet<String>,
 }
 
 impl Settings {
@@ -53,6 +55,16 @@ impl Settings {
             self.values.insert(key.to_string(), value.to_string());
         }
         Ok(())
+    }
+
+    /// An INSERT writes `table`: what reads it later may find it only then.
+    pub fn mark_written(&mut self, table: &str) {
+        self.written.insert(table.to_string());
+    }
+
+    /// Whether an INSERT before this place writes `table`.
+    pub fn is_written(&self, table: &str) -> bool {
+        self.written.contains(table)
     }
 
     /// `RESET 'key'`, or all of them.

@@ -109,7 +109,10 @@ pub fn bind(dialect: &Dialect, table: &Table) -> Result<Bound> {
 /// User: options that do not fit, or a table that cannot be read.
 pub fn node(dialect: &Dialect, table: &Arc<Table>, settings: &Settings, context: &Context) -> Result<DraftNode> {
     let bound = bind(dialect, table).map_err(|e| table.origin.place(e, table.name.span))?;
-    let knobs = settings.knobs(&table.name.value);
+    let mut knobs = settings.knobs(&table.name.value);
+    if settings.is_written(&table.name.value) {
+        knobs.insert(connectors::filesystem::MAY_COME.to_string(), "true".to_string());
+    }
     let spec = Arc::new(table.source_spec(knobs));
     let source = connectors::source(&spec, context).map_err(|e| table.origin.place(e, table.name.span))?;
     let idle = spec.options.get("scan.watermark.idle-timeout").and_then(|v| parse_duration(v)).filter(|d| !d.is_zero());

@@ -12,7 +12,7 @@
 //!  +I[1, 2024-01-01T00:00, 3]
 //!  ==== folder out [in order] fields k n           JSON lines of the visible files in ${DIR}/out, these fields of each
 //!  [1, 3]
-//!  ==== late 1 [after idle 0] [rejected 2]
+//!  ==== late 1 [after idle 0] [rejected 2] [unscored 3]
 //! ```
 //!
 //! A result is compared as the table that its changes describe: a multiset of rows, as the print connector
@@ -40,7 +40,7 @@ pub struct Case {
     pub expected: BTreeMap<String, Expected>,
     /// Expected JSON lines by folder.
     pub folders: BTreeMap<String, Folder>,
-    /// Expected counters: late, late_after_idle, rejected.
+    /// Expected counters.
     pub counts: Counts,
 }
 
@@ -71,6 +71,8 @@ pub struct Counts {
     pub late_after_idle: u64,
     /// Could not be read.
     pub rejected: u64,
+    /// Refused by a model.
+    pub unscored: u64,
 }
 
 /// One input table.
@@ -131,7 +133,12 @@ impl Case {
                 }
                 "late" => {
                     let count = |word: &str| after(word).unwrap_or(0) as u64;
-                    case.counts = Counts { late: count("late"), late_after_idle: count("idle"), rejected: count("rejected") };
+                    case.counts = Counts {
+                        late: count("late"),
+                        late_after_idle: count("idle"),
+                        rejected: count("rejected"),
+                        unscored: count("unscored"),
+                    };
                 }
                 other => panic!("{name}: unknown section '{other}'"),
             }

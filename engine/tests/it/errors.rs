@@ -273,3 +273,27 @@ fn kafka_that_is_not_there() {
     let snapshots = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/errors");
     assert!(!everything_below(&snapshots).contains("hunter2"), "no message shows a secret");
 }
+
+#[test]
+fn models_that_cannot_be_used() {
+    const MODEL: &str = "CREATE MODEL price WITH ('task' = 'regression', 'algorithm' = 'linear', 'label' = 'y') AS
+  SELECT a, s, 1e0 * a AS y FROM t;
+";
+    let run = |name: &str, sql: &str| refused(name, 2, &format!("{LINES}{sql}"), &[("in.jsonl", GOOD.as_bytes())]);
+    let scored = |call: &str| format!("SELECT prediction FROM\n  ML_PREDICT({call});");
+    let declared = |name: &str, call: &str| run(name, &format!("{MODEL}{}", scored(call)));
+    run("model_unknown", &scored("TABLE t, MODEL price, DESCRIPTOR(a)"));
+    run("model_task", &MODEL.replace("regression", "regresion"));
+    declared("model_column_missing", "TABLE t, MODEL price, DESCRIPTOR(a)");
+    declared("model_column_unknown", "TABLE t, MODEL price, DESCRIPTOR(a, s, ts)");
+    declared("model_column_type", "(SELECT s AS a, s FROM t), MODEL price, DESCRIPTOR(a, s)");
+    let endless = "CREATE TABLE g (a INT, s STRING) WITH ('connector' = 'datagen', 'rows-per-second' = '10');
+CREATE TABLE nowhere (a INT) WITH ('connector' = 'blackhole');
+INSERT INTO nowhere SELECT a FROM g;
+";
+    run("model_behind_a_stream", &format!("{endless}{MODEL}"));
+    run(
+        "model_of_a_stream",
+        &format!("{endless}{}", MODEL.replace("FROM t", "FROM g")).replace("INSERT INTO nowhere SELECT a FROM g;\n", ""),
+    );
+}

@@ -100,6 +100,7 @@ fn engine(rows: &[Row], splits: usize, (delay, slide, size): (i64, i64, i64), wo
         fresh: false,
         from: None,
         refresh_static: false,
+        models: "models".into(),
         limits: BatchLimits { rows: batch, bytes: 1 << 20, latency: Duration::ZERO },
         stop: Stop::default(),
         duration: Some(Duration::from_secs(60)),
@@ -113,7 +114,9 @@ fn engine(rows: &[Row], splits: usize, (delay, slide, size): (i64, i64, i64), wo
 
 fn plan(sql: &str, hub: &Hub) -> StreamPlan {
     let context = Context { job: "lateness".into(), zone: chrono_tz::UTC, base: ".".into(), memory: hub.clone() };
-    let mut session = Session::new(SessionOptions { sets: vec![], table_options: vec![], defines: vec![], context }).expect("a session");
+    let mut session =
+        Session::new(SessionOptions { sets: vec![], table_options: vec![], defines: vec![], models: "models".into(), context })
+            .expect("a session");
     let steps = session.plan_file("lateness", sql).unwrap_or_else(|e| panic!("{e}"));
     steps.into_iter().find_map(|s| if let Step::Job(plan) = s { Some(plan) } else { None }).expect("an INSERT")
 }

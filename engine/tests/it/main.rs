@@ -10,6 +10,8 @@ mod idle;
 mod kafka;
 mod lateness;
 mod matrix;
+mod models;
 mod power;
 mod process;
 mod tidy;
+mod train;

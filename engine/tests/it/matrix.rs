@@ -70,6 +70,7 @@ impl<'a> Cell<'a> {
             fresh: false,
             from: None,
             refresh_static: false,
+            models: self.dir.path().join("models"),
             limits: BatchLimits { rows, bytes: 1 << 20, latency: Duration::ZERO },
             stop: stop.clone(),
             duration: Some(Duration::from_secs(60)),
@@ -81,6 +82,7 @@ impl<'a> Cell<'a> {
         self.counts.late += metrics.late.get();
         self.counts.late_after_idle += metrics.late_after_idle.get();
         self.counts.rejected += metrics.rejected();
+        self.counts.unscored += metrics.unscored.get();
         outcome
     }
 
@@ -146,11 +148,20 @@ fn plan(case: &Case, dir: &std::path::Path, hub: &Hub) -> StreamPlan {
         sets: vec![("execution.checkpointing.interval".into(), "2 ms".into())],
         table_options: Vec::new(),
         defines: vec![("DIR".into(), dir.display().to_string())],
+        models: dir.join("models"),
         context,
     })
     .expect("a session");
     let steps = session.plan_file(&case.name, &case.sql).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let jobs = steps.into_iter().filter_map(|s| if let Step::Job(plan) = s { Some(plan) } else { None });
+    // Models are trained where they stand; a case has one job behind them.
+    let mut jobs = Vec::new();
+    for step in steps {
+        match step {
+            Step::Train(step) => crate::models::train(&step, &dir.join("models")),
+            Step::Job(plan) => jobs.push(plan),
+            _ => {}
+        }
+    }
     jobs.into_iter().next().unwrap_or_else(|| panic!("{}: no INSERT", case.name))
 }
 

@@ -95,7 +95,9 @@ fn filled() -> Hub {
 
 fn plan(hub: &Hub) -> StreamPlan {
     let context = Context { job: "power".into(), zone: chrono_tz::UTC, base: ".".into(), memory: hub.clone() };
-    let mut session = Session::new(SessionOptions { sets: vec![], table_options: vec![], defines: vec![], context }).expect("a session");
+    let mut session =
+        Session::new(SessionOptions { sets: vec![], table_options: vec![], defines: vec![], models: "models".into(), context })
+            .expect("a session");
     let steps = session.plan_file("power", SQL).unwrap_or_else(|e| panic!("{e}"));
     steps.into_iter().find_map(|s| if let Step::Job(plan) = s { Some(plan) } else { None }).expect("an INSERT")
 }
@@ -110,6 +112,7 @@ fn run(plan: &StreamPlan, store: Arc<dyn Store>, workers: usize) -> Result<Outco
         fresh: false,
         from: None,
         refresh_static: false,
+        models: "models".into(),
         limits: BatchLimits { rows: 2, bytes: 1 << 20, latency: Duration::ZERO },
         stop: Stop::default(),
         duration: Some(Duration::from_secs(60)),

@@ -34,6 +34,7 @@ Statements end with ';'. Tab completes; up and down go through the history; Ctrl
   SHOW TABLES; DESCRIBE t; EXPLAIN …;       look at what there is
   SELECT …;                                 runs until its input ends, or Ctrl-C
   INSERT INTO …;                            runs a job; its state lies in .velosql/NAME
+  CREATE MODEL m WITH (…) AS SELECT …;      trains a model
   SET 'key' = 'value'; SET; RESET 'key';    settings
   SET 'sql-client.execution.result-mode' = 'table' | 'changelog' | 'json' | 'csv';
   help;  quit; (or \\q, or Ctrl-D)";
@@ -264,11 +265,12 @@ impl Shell<'_> {
             fresh: is_job && self.args.fresh,
             from: None,
             refresh_static: false,
+            models: self.args.sql.models.clone(),
             workers: self.args.workers.map(usize::from),
             duration: None,
             form: self.form()?,
             // A SELECT shows by its rows that it runs.
-            progress: is_job && !self.args.quiet,
+            progress: (is_job || matches!(step, Step::Train(_))) && !self.args.quiet,
             stop: stop.clone(),
         };
         let started = std::time::Instant::now();

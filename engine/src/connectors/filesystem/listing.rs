@@ -20,11 +20,15 @@ pub struct FileEntry {
     pub modified: i64,
 }
 
-/// The visible files of the table, in path order.
+/// The visible files of the table, in path order; or the files that it is made of, in theirs.
 ///
 /// # Errors
 /// User: nothing is there. External: a folder cannot be read.
 pub fn list(options: &FileOptions) -> Result<Vec<FileEntry>> {
+    if let Some(files) = &options.files {
+        let entry = |path: &PathBuf| fs::metadata(path).map(|meta| entry(path.clone(), &meta)).map_err(|e| missing(options, path, e));
+        return files.iter().map(entry).collect();
+    }
     let pattern = options.path_pattern.as_deref().map(|p| regex(p, &options.owner)).transpose()?;
     let mut found = Vec::new();
     match split_glob(&options.path) {

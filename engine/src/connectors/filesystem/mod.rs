@@ -22,6 +22,7 @@ use super::{Context, SinkTable, SourceTable, TableSpec};
 use crate::error::{Error, Result};
 
 mod commit;
+mod committed;
 mod listing;
 mod options;
 mod part;
@@ -46,6 +47,9 @@ pub fn source(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SourceTable>> {
 pub fn sink(spec: &TableSpec, ctx: &Context) -> Result<Arc<dyn SinkTable>> {
     Ok(Arc::new(sink::FileSink::new(spec, ctx)?))
 }
+
+pub use committed::{Commit, commits, made_of};
+pub use options::MAY_COME;
 
 /// The local path that `path` means, from `base` where it is relative.
 fn local(path: &str, base: &Path, owner: &str) -> Result<PathBuf> {

@@ -11,6 +11,11 @@ use crate::formats::{self, FormatKind};
 
 use super::partition_commit::{Policy, Trigger};
 
+/// Knob of the engine alone: a JSON list of the files that are the table.
+pub const FILES: &str = "files";
+/// Knob of the engine alone: a job of this run writes the table.
+pub const MAY_COME: &str = "may-come";
+
 /// All options.
 #[derive(Debug, Clone)]
 pub struct FileOptions {
@@ -28,6 +33,10 @@ pub struct FileOptions {
     pub monitor_interval: Option<Duration>,
     /// Only files whose whole path matches.
     pub path_pattern: Option<String>,
+    /// Exactly these files, in this order, whatever else lies at the path.
+    pub files: Option<Vec<PathBuf>>,
+    /// A job of this run writes the table: its folder may come later.
+    pub may_come: bool,
     /// Roll a file at this size.
     pub roll_bytes: u64,
     /// Roll a file at this age.
@@ -64,9 +73,11 @@ impl FileOptions {
         o.declare(&["compaction.file-size", "compaction.parallelism"]);
         let age = o.duration("sink.rolling-policy.rollover-interval")?.unwrap_or(Duration::from_secs(30 * 60));
         let inactivity = o.duration("sink.rolling-policy.inactivity-interval")?.unwrap_or(Duration::from_secs(30 * 60));
-        let options = Self {
+        let mut options = Self {
             monitor_interval: o.duration("source.monitor-interval")?.map(|d| d.max(Duration::from_millis(1))),
             path_pattern: o.text("source.path.regex-pattern"),
+            files: files(spec)?,
+            may_come: spec.knobs.contains_key(MAY_COME),
             roll_bytes: o.bytes("sink.rolling-policy.file-size")?.unwrap_or(128 << 20).max(1),
             roll_after: age.min(inactivity),
             default_partition: o.text("partition.default-name").unwrap_or_else(|| "__DEFAULT_PARTITION__".to_string()),
@@ -79,6 +90,9 @@ impl FileOptions {
             format,
         };
         o.finish()?;
+        if options.files.is_some() {
+            options.monitor_interval = None;
+        }
         if options.csv_header && options.format.name() != "csv" {
             let e = format!("{}: 'csv-header' is set, but its format is '{}'", options.owner, options.format.name());
             return Err(Error::user(e));
@@ -106,6 +120,12 @@ fn knob_flag(spec: &TableSpec, key: &str) -> Result<bool> {
         Some("true") => Ok(true),
         Some(other) => Err(Error::user(format!("'velosql.table.{}.{key}' is '{other}', but must be true or false", spec.name))),
     }
+}
+
+fn files(spec: &TableSpec) -> Result<Option<Vec<PathBuf>>> {
+    let Some(text) = spec.knobs.get(FILES) else { return Ok(None) };
+    let files = serde_json::from_str(text).map_err(|e| Error::internal(format!("the files of table '{}'", spec.name)).caused_by(e))?;
+    Ok(Some(files))
 }
 
 fn roll_rows(spec: &TableSpec) -> Result<Option<usize>> {

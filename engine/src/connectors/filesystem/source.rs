@@ -47,7 +47,10 @@ impl FileSource {
     pub fn new(spec: &TableSpec, ctx: &Context) -> Result<Self> {
         metadata::check(spec, METADATA)?;
         let options = FileOptions::read(spec, ctx)?;
-        listing::list(&options)?;
+        // What a job of the same run writes is looked for when it is read.
+        if !options.may_come {
+            listing::list(&options)?;
+        }
         let of_file: Vec<FieldRef> = spec.physical.fields().iter().filter(|f| !spec.partition_keys.contains(f.name())).cloned().collect();
         let shared = Shared { spec: spec.clone(), options, zone: ctx.zone, of_file: Arc::new(Schema::new(of_file)) };
         Ok(Self { shared: Arc::new(shared) })

@@ -54,6 +54,12 @@ pub struct Manifest {
     pub sinks: Vec<SinkState>,
     /// Per static table.
     pub statics: Vec<StaticState>,
+    /// Per ML_PREDICT: the version that rows behind this checkpoint are scored with.
+    #[serde(default)]
+    pub models: Vec<ModelState>,
+    /// The newest swaps of versions, oldest first.
+    #[serde(default)]
+    pub swaps: Vec<SwapState>,
     /// sha256 of each file named, in hex.
     pub files: BTreeMap<String, String>,
 }
@@ -106,6 +112,34 @@ pub struct StaticState {
     pub sha256: String,
     /// File with the rows.
     pub file: String,
+}
+
+/// The pinned version of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelState {
+    /// Fingerprint of the node.
+    pub fingerprint: String,
+    /// The model's name.
+    pub model: String,
+    /// The version.
+    pub version: u64,
+}
+
+/// A version that took over from another: rows before these positions are scored by the one, those behind by the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SwapState {
+    /// The checkpoint at whose barrier it did.
+    pub epoch: Epoch,
+    /// Fingerprint of the node.
+    pub fingerprint: String,
+    /// The model's name.
+    pub model: String,
+    /// The version before.
+    pub from: u64,
+    /// The version since.
+    pub to: u64,
+    /// Where the sources stood.
+    pub sources: Vec<SourceState>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use super::store::{Store, publish};
 use super::{Ack, Place, Segment, SourceSnapshot};
 use crate::crash;
 use crate::error::Result;
+use crate::runtime::models::JobModels;
 use crate::sql::plan::{NodeId, Op, StreamPlan};
 use crate::stream::{Barrier, Epoch, Watermark};
 
@@ -53,7 +54,7 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// External: the disk failed; the previous checkpoint holds.
-    pub fn write(&mut self, barrier: Barrier, finished: bool, acks: &[Ack], pending: &Pending) -> Result<()> {
+    pub fn write(&mut self, barrier: Barrier, finished: bool, acks: &[Ack], pending: &Pending, models: &mut JobModels) -> Result<()> {
         crash::at("checkpoint.before-state");
         for ack in acks {
             self.write_segments(ack)?;
@@ -61,6 +62,10 @@ impl Writer<'_> {
         let sinks = self.sink_states(barrier.epoch, acks, pending)?;
         let operators =
             acks.iter().flat_map(|a| &a.operators).map(|(node, time, snapshot)| self.operator(*node, *time, &snapshot.segments));
+        let sources: Vec<SourceState> = acks.iter().flat_map(|a| &a.sources).map(|s| self.source(s)).collect();
+        for swap in models.swaps_mut().iter_mut().filter(|s| s.epoch == barrier.epoch) {
+            swap.sources.clone_from(&sources);
+        }
         let mut manifest = Manifest {
             format: FORMAT,
             engine: env!("CARGO_PKG_VERSION").to_string(),
@@ -69,10 +74,12 @@ impl Writer<'_> {
             finished,
             workers: self.workers,
             sql: self.sql.to_string(),
-            sources: acks.iter().flat_map(|a| &a.sources).map(|s| self.source(s)).collect(),
+            sources,
             operators: operators.collect(),
             sinks,
             statics: self.statics.clone(),
+            models: models.states(),
+            swaps: models.swaps_mut().clone(),
             files: BTreeMap::new(),
         };
         self.files.extend(self.statics.iter().map(|s| (s.file.clone(), s.sha256.clone())));

@@ -7,6 +7,7 @@
 pub mod calc;
 pub mod group_aggregate;
 pub mod limit;
+pub mod predict;
 pub mod static_join;
 pub mod window_aggregate;
 pub mod window_assign;

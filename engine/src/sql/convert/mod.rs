@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod join;
+mod predict;
 mod values;
 mod window;
 
@@ -22,7 +23,7 @@ use super::bind::physical;
 use super::catalog::table_of;
 use super::draft::{ColumnFact, Draft, DraftNode, DraftOp, Updating, is_safe};
 use super::errors::expr_span;
-use super::nodes::{Versioned, WindowFunction, without_attribute};
+use super::nodes::{Predict, Versioned, WindowFunction, without_attribute};
 use super::portable::Finding;
 use super::provider::Dialect;
 use super::settings::Settings;
@@ -84,6 +85,9 @@ impl Converter<'_> {
             LogicalPlan::Extension(e) => {
                 if let Some(window) = e.node.as_any().downcast_ref::<WindowFunction>() {
                     return self.window_function(window);
+                }
+                if let Some(predict) = e.node.as_any().downcast_ref::<Predict>() {
+                    return self.predict(predict);
                 }
                 if let Some(versioned) = e.node.as_any().downcast_ref::<Versioned>() {
                     let e = Error::user("FOR SYSTEM_TIME AS OF stands only at the right side of a JOIN").at(versioned.span);

@@ -180,6 +180,7 @@ fn op(pruned: &[Pruned], id: NodeId, context: &Context) -> Result<Op> {
                 residual: j.residual.clone(),
             })
         }
+        DraftOp::Predict(p) => Op::Predict(p.clone()),
         DraftOp::Union => Op::Union,
         DraftOp::Limit(l) => Op::Limit(*l),
         DraftOp::Sink(s) => Op::Sink(SinkOp { table: s.table.clone(), drop_nulls: s.drop_nulls }),

@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 
 use crate::connectors::{SinkTable, SourceTable, TableSpec};
 use crate::error::Span;
-use crate::sql::plan::{BadRecords, CalcOp, Expr, GroupAggregateOp, LimitOp, Matching, NodeId, WindowAggregateOp, WindowShape};
+use crate::sql::plan::{BadRecords, CalcOp, Expr, GroupAggregateOp, LimitOp, Matching, NodeId, PredictOp, WindowAggregateOp, WindowShape};
 
 /// All nodes of one job so far.
 #[derive(Default)]
@@ -106,6 +106,8 @@ pub enum DraftOp {
     GroupAggregate(GroupAggregateOp),
     /// Joins with a static table, which is the second input.
     StaticJoin(JoinDraft),
+    /// Appends what a model says.
+    Predict(PredictOp),
     /// UNION ALL.
     Union,
     /// LIMIT.
@@ -294,6 +296,7 @@ fn op_text(op: &DraftOp) -> String {
             let residual = j.residual.as_ref().map(expr_text);
             format!("static join {:?} {:?} {:?} {} {residual:?}", j.stream_keys, j.side_keys, j.matching, j.left)
         }
+        DraftOp::Predict(p) => format!("predict {} {:?} {:?}", p.model, p.selector, p.arguments),
         DraftOp::Union => "union".to_string(),
         DraftOp::Limit(l) => format!("limit {} {}", l.limit, l.offset),
         DraftOp::Source(_) | DraftOp::Sink(_) => String::new(),

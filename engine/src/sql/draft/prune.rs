@@ -82,6 +82,11 @@ fn needs(nodes: &[DraftNode]) -> Vec<BTreeSet<usize>> {
                 mine.iter().filter(|i| **i < width).for_each(|i| want(0, *i));
                 want(0, *column);
             }
+            DraftOp::Predict(p) => {
+                let width = nodes[node.inputs[0]].fields.len();
+                mine.iter().filter(|i| **i < width).for_each(|i| want(0, *i));
+                p.arguments.iter().for_each(|(_, column)| want(0, *column));
+            }
             DraftOp::WindowAggregate(a) => {
                 match a.window {
                     WindowSource::Rowtime { column, .. } => want(0, column),
@@ -157,6 +162,11 @@ fn rewrite(node: &mut DraftNode, need: Vec<usize>, out: &mut Vec<Pruned>) -> Res
             *column = at(out, 0, *column);
             let width = node.fields.len() - 3;
             out[inputs[0]].kept.iter().copied().chain(width..width + 3).collect()
+        }
+        DraftOp::Predict(p) => {
+            p.arguments.iter_mut().for_each(|(_, column)| *column = at(out, 0, *column));
+            let width = out[inputs[0]].drafted_width;
+            out[inputs[0]].kept.iter().copied().chain(width..node.fields.len()).collect()
         }
         DraftOp::WindowAggregate(a) => {
             match &mut a.window {

@@ -1,4 +1,4 @@
-//! CREATE TABLE and CREATE VIEW.
+//! CREATE TABLE and CREATE VIEW; CREATE of anything else goes on elsewhere or is refused.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result, Span, nearest};
 use crate::sql::ast::{Column, ColumnKind, CreateTable, CreateView, Name, Statement, WatermarkClause};
 
 /// What CREATE can be followed by in Flink, but not yet here.
-const LATER: &[&str] = &["CATALOG", "DATABASE", "FUNCTION", "SYSTEM", "MODEL", "MATERIALIZED", "CONNECTION"];
+const LATER: &[&str] = &["CATALOG", "DATABASE", "FUNCTION", "SYSTEM", "MATERIALIZED", "CONNECTION"];
 
 impl Statements<'_> {
     pub(super) fn create(&mut self) -> Result<Statement> {
@@ -31,19 +31,33 @@ impl Statements<'_> {
         if self.accept("VIEW") {
             return self.create_view(temporary, or_replace).map(|v| Statement::CreateView(Box::new(v)));
         }
+        if self.at("MODEL") {
+            if or_replace {
+                return Err(Error::user("CREATE OR REPLACE MODEL does not exist: a model has versions")
+                    .at(or)
+                    .help("write CREATE MODEL: it publishes the next version of that name"));
+            }
+            if temporary {
+                return Err(Error::user("a model cannot be TEMPORARY: it is published in the registry")
+                    .at(lex::span(self.last()))
+                    .help("write CREATE MODEL"));
+            }
+            self.p.advance_token();
+            return self.create_model().map(|m| Statement::CreateModel(Box::new(m)));
+        }
         match word(&self.peek().token) {
             Some(w) if LATER.contains(&w.as_str()) => Err(self.later("CREATE")),
-            Some(w) => Err(match nearest(&w, ["TABLE", "VIEW", "TEMPORARY"]) {
-                Some(n) => self.expected("TABLE or VIEW after CREATE").help(format!("did you mean {n}?")),
+            Some(w) => Err(match nearest(&w, ["TABLE", "VIEW", "MODEL", "TEMPORARY"]) {
+                Some(n) => self.expected("TABLE, VIEW or MODEL after CREATE").help(format!("did you mean {n}?")),
                 None => Error::user(format!("CREATE {w} does not exist in this dialect"))
                     .at(lex::span(self.peek().span))
-                    .help("there are CREATE TABLE and CREATE VIEW"),
+                    .help("there are CREATE TABLE, CREATE VIEW and CREATE MODEL"),
             }),
-            None => Err(self.expected("TABLE or VIEW after CREATE")),
+            None => Err(self.expected("TABLE, VIEW or MODEL after CREATE")),
         }
     }
 
-    fn if_not_exists(&mut self) -> Result<bool> {
+    pub(super) fn if_not_exists(&mut self) -> Result<bool> {
         let found = self.accept("IF");
         if found {
             self.expect("NOT")?;
@@ -52,7 +66,7 @@ impl Statements<'_> {
         Ok(found)
     }
 
-    fn comment(&mut self) -> Result<Option<String>> {
+    pub(super) fn comment(&mut self) -> Result<Option<String>> {
         if !self.accept("COMMENT") {
             return Ok(None);
         }
@@ -108,7 +122,7 @@ impl Statements<'_> {
             t.partition_keys = self.names("a column")?;
         }
         if self.accept("WITH") {
-            self.options(&mut t)?;
+            t.options = self.with_options()?.into_iter().map(|(key, value)| (key.value, value.value, key.span)).collect();
         }
         if self.at("LIKE") || self.at("AS") {
             return Err(self.without_columns());
@@ -132,27 +146,31 @@ impl Statements<'_> {
         }
     }
 
-    fn options(&mut self, t: &mut CreateTable) -> Result<()> {
+    /// `('key' = 'value', …)`, in order.
+    pub(super) fn with_options(&mut self) -> Result<Vec<(Name, Name)>> {
         self.token(&Token::LParen, "'('")?;
+        let mut options: Vec<(Name, Name)> = Vec::new();
         if self.p.consume_token(&Token::RParen) {
-            return Ok(());
+            return Ok(options);
         }
         loop {
-            let at = lex::span(self.peek().span);
-            if matches!(self.peek().token, Token::RParen) && !t.options.is_empty() {
+            if matches!(self.peek().token, Token::RParen) && !options.is_empty() {
                 return Err(self.expected_help("an option", "remove the comma before ')'"));
             }
-            let key = self.string("an option's key")?;
+            let key_at = lex::span(self.peek().span);
+            let key = Name { value: self.string("an option's key")?, span: key_at };
             self.token(&Token::Eq, "'='")?;
-            let value = self.string("an option's value")?;
+            let value_at = lex::span(self.peek().span);
+            let value = Name { value: self.string("an option's value")?, span: value_at };
             // Of an option that stands twice Flink takes the last, too.
-            t.options.retain(|(k, ..)| *k != key);
-            t.options.push((key, value, at));
+            options.retain(|(k, _)| k.value != key.value);
+            options.push((key, value));
             if !self.p.consume_token(&Token::Comma) {
                 break;
             }
         }
-        self.token(&Token::RParen, "',' or ')'")
+        self.token(&Token::RParen, "',' or ')'")?;
+        Ok(options)
     }
 
     /// A column, WATERMARK or a constraint.

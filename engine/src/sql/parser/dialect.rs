@@ -326,6 +326,8 @@ impl FlinkDialect {
                 Ok(Some(Expr::Map(Map { entries })))
             }
             "TABLE" => forms::table(self, parser).map(Some),
+            // MODEL is a name elsewhere: of a column, with an alias behind it.
+            "MODEL" if matches!(next, Token::Word(_)) && among_arguments_of(parser, "ML_PREDICT") => forms::model(self, parser).map(Some),
             "ARRAY" if *next == Token::LBracket => Ok(None),
             "MULTISET" => Err(self.fail(parser.index(), not_yet("MULTISET", first))),
             "CONVERT" | "SAFE_CAST" | "TRY_CONVERT" if paren => {
@@ -344,6 +346,21 @@ impl FlinkDialect {
             _ => Err(self.fail(parser.index(), reserved(first))),
         }
     }
+}
+
+/// Whether the next token lies directly among the arguments of a call of `function`.
+fn among_arguments_of(parser: &Parser, function: &str) -> bool {
+    let mut depth = 0;
+    for index in (0..parser.index()).rev() {
+        match parser.token_at(index).token {
+            Token::RParen => depth += 1,
+            Token::LParen if depth == 0 => return index > 0 && is_word(&parser.token_at(index - 1).token, function),
+            Token::LParen => depth -= 1,
+            Token::SemiColon => return false,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The error about something that a later version will have.

@@ -9,6 +9,7 @@
 //! | `DATE '…'`, `TIME '…'`, `TIMESTAMP '…'` | `$date('…')`, `$time('…')`, `$timestamp('…')` |
 //! | `SUBSTRING(x FROM a FOR b)`, `POSITION(a IN b)`, `OVERLAY(x PLACING y FROM a FOR b)` | the same with commas |
 //! | `TABLE t [PARTITION BY k]` as an argument | `$table(t, k…)` |
+//! | `MODEL m` as an argument of ML_PREDICT | `$model(m)` |
 //!
 //! `INTERVAL '5' MINUTE` stays sqlparser's interval; compound ones and QUARTER become
 //! `INTERVAL '… milliseconds'` and `INTERVAL '… months'`, which DataFusion can read.
@@ -27,6 +28,8 @@ use crate::error::{Error, nearest};
 
 /// Name of the call that `TABLE t` becomes.
 pub(super) const TABLE: &str = "$table";
+/// Name of the call that `MODEL m` becomes.
+pub(super) const MODEL: &str = "$model";
 
 const EXTRACT_UNITS: &[&str] = &[
     "YEAR",
@@ -292,18 +295,8 @@ pub(super) fn table(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, Pars
             .help("leave out TABLE before the query: TUMBLE((SELECT …), …)");
         return Err(dialect.fail(p.index(), e));
     }
-    let mut parts = Vec::new();
-    loop {
-        let token = p.peek_token_ref();
-        if reserved_word(&token.token).is_some() {
-            return Err(dialect.fail(p.index(), reserved(token)));
-        }
-        parts.push(p.parse_identifier()?);
-        if !p.consume_token(&Token::Period) {
-            break;
-        }
-    }
-    let mut args = vec![if parts.len() == 1 { Expr::Identifier(parts.remove(0)) } else { Expr::CompoundIdentifier(parts) }];
+    let parts = path(dialect, p)?;
+    let mut args = vec![parts];
     if is_word(&p.peek_token_ref().token, "PARTITION") {
         p.advance_token();
         expect_word(dialect, p, "BY")?;
@@ -315,6 +308,28 @@ pub(super) fn table(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, Pars
         }
     }
     Ok(call(TABLE, args, first.span))
+}
+
+/// `MODEL m`, where an argument of ML_PREDICT starts.
+pub(super) fn model(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, ParserError> {
+    let first = p.next_token();
+    Ok(call(MODEL, vec![path(dialect, p)?], first.span))
+}
+
+/// A name, qualified or not.
+fn path(dialect: &FlinkDialect, p: &mut Parser) -> Result<Expr, ParserError> {
+    let mut parts = Vec::new();
+    loop {
+        let token = p.peek_token_ref();
+        if reserved_word(&token.token).is_some() {
+            return Err(dialect.fail(p.index(), reserved(token)));
+        }
+        parts.push(p.parse_identifier()?);
+        if !p.consume_token(&Token::Period) {
+            break;
+        }
+    }
+    Ok(if parts.len() == 1 { Expr::Identifier(parts.remove(0)) } else { Expr::CompoundIdentifier(parts) })
 }
 
 /// Takes the name and the parenthesis of a call; both are known to be there.

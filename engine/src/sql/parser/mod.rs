@@ -8,15 +8,18 @@
 //! What the planner gets: numbers stay as they are written; forms with a grammar of their own are calls
 //! of `$`-functions (see [`crate::sql::ast`]); `DATE '…'`, `TIME '…'`, `TIMESTAMP '…'` are `$date`, `$time`,
 //! `$timestamp` of the text; an integer in GROUP BY is `$cast(1, 'INT')`, so that nobody takes it for an
-//! ordinal; `TABLE t` in a table function is `$table(t)`, which [`tvf::window_call`] reads;
+//! ordinal; `TABLE t` in a table function is `$table(t)`, which [`tvf::window_call`] reads, and `MODEL m` is
+//! `$model(m)`, which [`model::predict_call`] reads;
 //! `default_catalog.default_database.` is cut off table names; FETCH FIRST is LIMIT.
 
+mod arguments;
 mod create;
 mod dialect;
 mod forms;
 pub mod interval;
 pub mod keywords;
 mod lex;
+pub mod model;
 mod refusals;
 pub mod render;
 mod statements;

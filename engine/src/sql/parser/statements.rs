@@ -80,6 +80,10 @@ impl<'a> Statements<'a> {
                 if self.at("EXTENDED") {
                     return Err(self.later("DESCRIBE EXTENDED"));
                 }
+                let names_model = matches!(self.p.peek_nth_token_ref(1).token, Token::Word(_));
+                if names_model && self.accept("MODEL") {
+                    return self.name().map(Statement::DescribeModel);
+                }
                 self.name().map(Statement::Describe)
             }
             "DROP" => self.drop(),
@@ -190,6 +194,9 @@ impl<'a> Statements<'a> {
         if self.accept("VIEWS") {
             return self.only("SHOW VIEWS", Statement::ShowViews);
         }
+        if self.accept("MODELS") {
+            return self.only("SHOW MODELS", Statement::ShowModels);
+        }
         if self.accept("CREATE") {
             if self.accept("TABLE") {
                 return self.name().map(Statement::ShowCreateTable);
@@ -200,9 +207,9 @@ impl<'a> Statements<'a> {
             return Err(self.later("SHOW CREATE"));
         }
         let what = word(&self.peek().token).unwrap_or_default();
-        const KNOWN: &[&str] = &["TABLES", "VIEWS", "CREATE"];
+        const KNOWN: &[&str] = &["TABLES", "VIEWS", "MODELS", "CREATE"];
         Err(match nearest(&what, KNOWN.iter().copied()) {
-            Some(n) => self.expected("TABLES, VIEWS, CREATE TABLE or CREATE VIEW").help(format!("did you mean SHOW {n}?")),
+            Some(n) => self.expected("TABLES, VIEWS, MODELS, CREATE TABLE or CREATE VIEW").help(format!("did you mean SHOW {n}?")),
             None => self.later("SHOW"),
         })
     }
@@ -224,7 +231,10 @@ impl<'a> Statements<'a> {
             false
         } else {
             return Err(match word(&self.peek().token).as_deref() {
-                Some("SYSTEM" | "FUNCTION" | "CATALOG" | "DATABASE" | "MODEL" | "MATERIALIZED" | "CONNECTION") => {
+                Some("MODEL") => Error::user("DROP MODEL is not supported: a job may have pinned a version of the model")
+                    .at(lex::span(self.peek().span))
+                    .help("move the alias with velosql models alias or rollback; to delete a model for good, delete its folder in the registry"),
+                Some("SYSTEM" | "FUNCTION" | "CATALOG" | "DATABASE" | "MATERIALIZED" | "CONNECTION") => {
                     self.later(if temporary { "DROP TEMPORARY" } else { "DROP" })
                 }
                 _ => self.expected("TABLE or VIEW"),

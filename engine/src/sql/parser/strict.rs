@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::Span as TokenSpan;
 use super::dialect::reserved_at;
 use super::keywords::is_reserved;
 use super::statements::unqualified;
-use super::{forms, lex, tvf};
+use super::{forms, lex, model, tvf};
 use crate::error::{Error, Result};
 use crate::sql::ast::Name;
 
@@ -68,11 +68,11 @@ fn later(at: TokenSpan, what: &str) -> Error {
     Error::user(format!("{what} is not yet supported")).at(lex::span(at))
 }
 
-/// `windows` counts the window table functions around the expression: only their arguments may be tables
-/// and have names.
+/// `functions` counts the table functions around the expression: only their arguments may be tables and have
+/// names.
 #[derive(Default)]
 struct Strict {
-    windows: usize,
+    functions: usize,
 }
 
 impl VisitorMut for Strict {
@@ -87,17 +87,17 @@ impl VisitorMut for Strict {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        self.windows += is_window(factor) as usize;
+        self.functions += is_table_function(factor) as usize;
         flow(check_factor(factor))
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        self.windows -= is_window(factor) as usize;
+        self.functions -= is_table_function(factor) as usize;
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        flow(check_expr(expr, self.windows > 0))
+        flow(check_expr(expr, self.functions > 0))
     }
 
     fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<Error> {
@@ -105,8 +105,8 @@ impl VisitorMut for Strict {
     }
 }
 
-fn is_window(factor: &TableFactor) -> bool {
-    matches!(tvf::window_call(factor), Ok(Some(_)))
+fn is_table_function(factor: &TableFactor) -> bool {
+    matches!(tvf::window_call(factor), Ok(Some(_))) || matches!(model::predict_call(factor), Ok(Some(_)))
 }
 
 fn flow(r: Result<()>) -> ControlFlow<Error> {
@@ -369,7 +369,7 @@ fn check_select(s: &mut Select) -> Result<()> {
 
 fn check_factor(f: &mut TableFactor) -> Result<()> {
     let at = f.span();
-    if tvf::window_call(f)?.is_some() {
+    if tvf::window_call(f)?.is_some() || model::predict_call(f)?.is_some() {
         return Ok(());
     }
     match f {
@@ -416,7 +416,7 @@ fn check_factor(f: &mut TableFactor) -> Result<()> {
                 Expr::Function(f) => f.name.to_string(),
                 other => other.to_string(),
             };
-            Err(later(expr.span(), &format!("the table function {name}")).help("there are TUMBLE and HOP"))
+            Err(later(expr.span(), &format!("the table function {name}")).help("there are TUMBLE, HOP and ML_PREDICT"))
         }
         TableFactor::Function { name, .. } => Err(later(name.span(), "LATERAL TABLE")),
         TableFactor::UNNEST { .. } => Err(later(at, "UNNEST")),
@@ -430,7 +430,7 @@ fn check_factor(f: &mut TableFactor) -> Result<()> {
     }
 }
 
-fn check_expr(e: &mut Expr, window: bool) -> Result<()> {
+fn check_expr(e: &mut Expr, in_function: bool) -> Result<()> {
     let at = e.span();
     match e {
         Expr::Identifier(i) => ident(i),
@@ -473,7 +473,7 @@ fn check_expr(e: &mut Expr, window: bool) -> Result<()> {
                         return Err(later(at, &format!("a clause among the arguments of {name}"))
                             .help("leave out what stands behind the last argument"));
                     }
-                    if !window && list.args.iter().any(|a| !matches!(a, FunctionArg::Unnamed(_))) {
+                    if !in_function && list.args.iter().any(|a| !matches!(a, FunctionArg::Unnamed(_))) {
                         return Err(later(at, "a named argument of this function").help("write the arguments in order"));
                     }
                 }
@@ -485,7 +485,7 @@ fn check_expr(e: &mut Expr, window: bool) -> Result<()> {
             {
                 list.duplicate_treatment = None;
             }
-            if !window && name.trim_matches('`') == forms::TABLE {
+            if !in_function && name.trim_matches('`') == forms::TABLE {
                 return Err(refuse(
                     at,
                     "TABLE stands only in table functions",

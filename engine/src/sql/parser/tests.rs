@@ -2,17 +2,22 @@
 //! becomes of them. With UPDATE_CASES set to the folder of the cases they are written anew, and then read.
 
 use super::*;
-use crate::sql::ast::{CreateTable, Insert, Statement};
+use crate::sql::ast::{CreateModel, CreateTable, Insert, Statement};
 
 fn shown(statement: &Statement) -> String {
     match statement {
         Statement::Query(q) => q.to_string(),
         Statement::CreateTable(t) => table(t),
         Statement::CreateView(v) => format!("{}: {}", render::show_create_view(v).replace('\n', " "), v.query),
+        Statement::CreateModel(m) => {
+            let options: Vec<String> = m.options.iter().map(|(k, v)| format!("{} {}={}", place(v.span), k.value, v.value)).collect();
+            let CreateModel { name, if_not_exists, comment, query, .. } = &**m;
+            format!("model {} {} {if_not_exists} {comment:?} {options:?} {query}", place(name.span), name.value)
+        }
         Statement::Insert(i) => insert(i),
         Statement::StatementSet(all) => all.iter().map(|(i, at)| format!("{} {}", place(*at), insert(i))).collect::<Vec<_>>().join("; "),
         Statement::Explain(p) => format!("explain {} {} [{}]", place(p.span), shown(&p.statement), p.text),
-        Statement::ShowCreateTable(n) | Statement::ShowCreateView(n) | Statement::Describe(n) => {
+        Statement::ShowCreateTable(n) | Statement::ShowCreateView(n) | Statement::Describe(n) | Statement::DescribeModel(n) => {
             let text = format!("{statement:?}");
             format!("{} {} {}", text.split('(').next().unwrap_or_default(), place(n.span), n.value)
         }

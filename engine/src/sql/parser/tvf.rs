@@ -3,18 +3,12 @@
 //! `TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE)`, with or without `TABLE( )` around it, with
 //! arguments by place or by name. The planner asks [`window_call`] about every table factor.
 
-use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Spanned, TableAlias,
-    TableFactor,
-};
-use datafusion::sql::sqlparser::tokenizer::Span as TokenSpan;
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, Spanned, TableAlias, TableFactor};
 
-use super::dialect::reserved_at;
+use super::arguments::{self, Signature, place};
 use super::interval::interval_ms;
-use super::keywords::is_reserved;
-use super::statements::unqualified;
-use super::{forms, lex};
-use crate::error::{Error, Result, Span, nearest};
+use super::lex;
+use crate::error::{Error, Result, Span};
 use crate::sql::ast::Name;
 
 /// Which windows.
@@ -32,14 +26,17 @@ pub enum WindowFunction {
 
 impl WindowFunction {
     fn of(name: &ObjectName) -> Option<Self> {
-        let [ObjectNamePart::Identifier(i)] = name.0.as_slice() else { return None };
-        Some(match i.value.to_ascii_uppercase().as_str() {
+        Some(match arguments::name(name)?.as_str() {
             "TUMBLE" => Self::Tumble,
             "HOP" => Self::Hop,
             "CUMULATE" => Self::Cumulate,
             "SESSION" => Self::Session,
             _ => return None,
         })
+    }
+
+    fn signature(self) -> Signature {
+        Signature { name: self.name(), parameters: self.parameters(), optional: &["OFFSET"], example: self.example() }
     }
 
     /// The name in SQL.
@@ -113,27 +110,23 @@ pub struct WindowCall {
 /// # Errors
 /// User: arguments that do not fit the function.
 pub fn window_call(factor: &TableFactor) -> Result<Option<WindowCall>> {
-    let (name, args, alias) = match factor {
-        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
-        TableFactor::TableFunction { expr: Expr::Function(Function { name, args: FunctionArguments::List(list), .. }), alias } => {
-            (name, &list.args, alias)
-        }
-        _ => return Ok(None),
-    };
+    let Some((name, args, alias)) = arguments::call(factor) else { return Ok(None) };
     let Some(function) = WindowFunction::of(name) else { return Ok(None) };
-    modifiers(factor, function)?;
-    if let Some(a) = alias {
-        for i in std::iter::once(&a.name).chain(a.columns.iter().map(|c| &c.name)) {
-            free(i)?;
-        }
-    }
+    let signature = function.signature();
+    arguments::only_alias(factor, &signature)?;
     let at = lex::span(name.span());
-    let values = by_parameter(function, args, at)?;
+    let values = arguments::by_parameter(&signature, args, at)?;
     let [data, time, rest @ ..] = values.as_slice() else {
         return Err(Error::internal("a window function has two parameters at least").at(at));
     };
-    let (input, partition_by) = input(function, data.expect("required"))?;
-    let time_column = descriptor(function, time.expect("required"))?;
+    let data = data.expect("required");
+    let (input, partition_by) = arguments::input(&signature, data)?;
+    if !partition_by.is_empty() && function != WindowFunction::Session {
+        return Err(Error::user(format!("{} has no PARTITION BY", function.name()))
+            .at(place(data.span(), at))
+            .help("group by the key in the query around it"));
+    }
+    let time_column = time_column(function, time.expect("required"))?;
     let mut call = WindowCall {
         function,
         input,
@@ -167,122 +160,14 @@ pub fn window_call(factor: &TableFactor) -> Result<Option<WindowCall>> {
     Ok(Some(call))
 }
 
-/// The values of the function's parameters, in its order.
-fn by_parameter(function: WindowFunction, args: &[FunctionArg], at: Span) -> Result<Vec<Option<&Expr>>> {
-    let parameters = function.parameters();
-    let usage = |e: Error| e.help(format!("write {}", function.example()));
-    let mut values: Vec<Option<&Expr>> = vec![None; parameters.len()];
-    let mut named = false;
-    for (i, arg) in args.iter().enumerate() {
-        let (slot, value) = match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) if !named => (i, e),
-            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(e), .. } if named || i == 0 => {
-                named = true;
-                free(name)?;
-                let wanted = name.value.to_ascii_uppercase();
-                let Some(slot) = parameters.iter().position(|p| *p == wanted) else {
-                    let err = Error::user(format!("{} has no parameter {}", function.name(), name.value)).at(lex::span(name.span));
-                    return Err(match nearest(&wanted, parameters.iter().copied()) {
-                        Some(n) => err.help(format!("did you mean {n}?")),
-                        None => err.help(format!("its parameters are {}", parameters.join(", "))),
-                    });
-                };
-                if i == 0 && slot != 0 {
-                    return Err(usage(Error::user("the first argument must be DATA").at(lex::span(name.span))));
-                }
-                if values[slot].is_some() {
-                    return Err(Error::user(format!("{} stands twice", name.value)).at(lex::span(name.span)));
-                }
-                (slot, e)
-            }
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) | FunctionArg::Named { arg: FunctionArgExpr::Expr(_), .. } => {
-                return Err(usage(Error::user("the arguments are all named or all in order").at(at)));
-            }
-            _ => return Err(usage(Error::user(format!("an argument of {} is not an expression", function.name())).at(at))),
-        };
-        match values.get_mut(slot) {
-            Some(v) => *v = Some(value),
-            None => return Err(usage(Error::user(format!("{} has too many arguments", function.name())).at(place(value.span(), at)))),
-        }
-    }
-    for (parameter, value) in parameters.iter().zip(&values) {
-        if value.is_none() && *parameter != "OFFSET" {
-            return Err(usage(Error::user(format!("{} needs {parameter}", function.name())).at(at)));
-        }
-    }
-    Ok(values)
-}
-
-fn input(function: WindowFunction, e: &Expr) -> Result<(WindowInput, Vec<Expr>)> {
+fn time_column(function: WindowFunction, e: &Expr) -> Result<Name> {
     let at = lex::span(e.span());
-    match e {
-        Expr::Subquery(q) => Ok((WindowInput::Query(q.clone()), vec![])),
-        Expr::Nested(inner) => input(function, inner),
-        Expr::Function(f) if f.name.0.len() == 1 && f.name.to_string().trim_matches('`') == forms::TABLE => {
-            let FunctionArguments::List(list) = &f.args else { return Err(Error::internal("TABLE without a name").at(at)) };
-            let mut args = list.args.iter().filter_map(|a| match a {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
-                _ => None,
-            });
-            let parts = match args.next() {
-                Some(Expr::Identifier(i)) => vec![i],
-                Some(Expr::CompoundIdentifier(parts)) => parts,
-                _ => return Err(Error::internal("TABLE without a name").at(at)),
-            };
-            let names = parts.iter().map(|i| Name { value: i.value.clone(), span: lex::span(i.span) }).collect();
-            unqualified(names)?;
-            let last = parts.into_iter().next_back().expect("a name has a part");
-            let partition: Vec<Expr> = args.collect();
-            if !partition.is_empty() && function != WindowFunction::Session {
-                return Err(Error::user(format!("{} has no PARTITION BY", function.name()))
-                    .at(at)
-                    .help("group by the key in the query around it"));
-            }
-            Ok((WindowInput::Table(ObjectName::from(vec![last])), partition))
-        }
-        Expr::Identifier(i) => {
-            Err(Error::user(format!("'{}' needs the word TABLE before it", i.value)).at(at).help(format!("write TABLE {i}")))
-        }
-        other => {
-            Err(Error::user(format!("{} needs a table, not {other}", function.name())).at(at).help(format!("write {}", function.example())))
-        }
+    let one = || Error::user("DESCRIPTOR takes the name of one time column").at(at).help("write DESCRIPTOR(ts)");
+    match arguments::descriptor(e) {
+        Some(Ok(mut columns)) if columns.len() == 1 => Ok(columns.remove(0)),
+        // A reserved word is an error of its own; anything else that is no name is none.
+        Some(Err(e)) if e.message().ends_with("reserved word") => Err(e),
+        Some(_) => Err(one()),
+        None => Err(Error::user(format!("{} needs the time column", function.name())).at(at).help("write it as DESCRIPTOR(column)")),
     }
-}
-
-fn descriptor(function: WindowFunction, e: &Expr) -> Result<Name> {
-    let at = lex::span(e.span());
-    if let Expr::Function(f) = e
-        && f.name.to_string().eq_ignore_ascii_case("DESCRIPTOR")
-        && let FunctionArguments::List(list) = &f.args
-    {
-        return match list.args.as_slice() {
-            [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(i)))] => {
-                free(i)?;
-                Ok(Name { value: i.value.clone(), span: lex::span(i.span) })
-            }
-            _ => Err(Error::user("DESCRIPTOR takes the name of one time column").at(at).help("write DESCRIPTOR(ts)")),
-        };
-    }
-    Err(Error::user(format!("{} needs the time column", function.name())).at(at).help("write it as DESCRIPTOR(column)"))
-}
-
-fn modifiers(factor: &TableFactor, function: WindowFunction) -> Result<()> {
-    if let TableFactor::Table { with_hints, version, with_ordinality, partitions, json_path, sample, index_hints, args, name, .. } = factor
-    {
-        let settings = args.as_ref().is_some_and(|a| a.settings.is_some());
-        let any = !with_hints.is_empty() || version.is_some() || *with_ordinality || !partitions.is_empty() || json_path.is_some();
-        if any || sample.is_some() || !index_hints.is_empty() || settings {
-            return Err(Error::user(format!("only an alias may stand behind {}", function.name())).at(lex::span(name.span())));
-        }
-    }
-    Ok(())
-}
-
-fn free(i: &Ident) -> Result<()> {
-    if i.quote_style.is_none() && is_reserved(&i.value) { Err(reserved_at(&i.value, lex::span(i.span))) } else { Ok(()) }
-}
-
-/// The place of an expression, or `default` where sqlparser kept none.
-fn place(s: TokenSpan, default: Span) -> Span {
-    if s.start.line == 0 { default } else { lex::span(s) }
 }

@@ -37,7 +37,13 @@ fn session() -> Session {
         memory.set_unbounded(table, !["stations", "names"].contains(&table));
     }
     let context = Context { job: "test".into(), zone: chrono_tz::Tz::UTC, base: PathBuf::from("."), memory };
-    let options = SessionOptions { sets: vec![], table_options: vec![], defines: vec![("N".into(), "3".into())], context };
+    let options = SessionOptions {
+        sets: vec![],
+        table_options: vec![],
+        defines: vec![("N".into(), "3".into())],
+        models: PathBuf::from("no-such-folder/models"),
+        context,
+    };
     let mut session = Session::new(options).expect("no settings");
     session.plan_file("tables.sql", TABLES).unwrap_or_else(|e| panic!("{e}"));
     session
@@ -50,6 +56,10 @@ fn answer(sql: &str) -> Result<String> {
         match step {
             Step::Job(p) | Step::Select(p) => out.push_str(&explain(&p)),
             Step::Text(t) => out.push_str(&t),
+            Step::Train(t) => {
+                let _ = writeln!(out, "train {} {:?} {:?} on: {}", t.name, t.mode, t.options, t.sql);
+                out.push_str(&explain(&t.plan));
+            }
             Step::Show { columns, rows } => {
                 for row in std::iter::once(&columns).chain(&rows) {
                     let _ = writeln!(out, "{}", row.join(" | ").trim_end());
