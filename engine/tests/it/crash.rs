@@ -81,7 +81,8 @@ impl Job {
     /// The newest durable epoch; 0 before the first.
     fn epoch(&self) -> u64 {
         let names = std::fs::read_dir(self.place.path(".velosql/crashing")).into_iter().flatten().flatten();
-        let number = |name: String| name.strip_prefix("manifest-")?.split('.').next()?.parse::<u64>().ok();
+        // A kill may leave `manifest-….json.tmp`, which is none.
+        let number = |name: String| name.strip_prefix("manifest-")?.strip_suffix(".json")?.parse::<u64>().ok();
         names.filter_map(|e| number(e.file_name().to_string_lossy().into_owned())).max().unwrap_or(0)
     }
 }
