@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::algorithms::{Scores, State};
 use super::features::{Binding, FeatureSpec, Mismatch, Refusal};
-use super::label::Label;
+use super::label::{Classes, Label};
 use super::task::{Algorithm, Task};
 use crate::error::{Error, Result};
 use crate::stream::types::SqlType;
@@ -49,6 +49,17 @@ struct Body {
 pub struct Scored {
     /// The columns of [`Model::outputs`], null where a row was refused.
     pub columns: RecordBatch,
+    /// What could not be scored, by row.
+    pub refused: Vec<Refusal>,
+    /// The bare scores; those of refused rows have no meaning.
+    pub scores: Scores,
+}
+
+/// The answers to some rows, with no more than the first column made of the scores.
+#[derive(Debug, Clone)]
+pub struct Bare {
+    /// The first column of [`Model::outputs`]: the prediction, or the cluster; null where a row was refused.
+    pub first: ArrayRef,
     /// What could not be scored, by row.
     pub refused: Vec<Refusal>,
     /// The bare scores; those of refused rows have no meaning.
@@ -145,36 +156,48 @@ impl Model {
     /// # Errors
     /// Internal: the batch has not that schema.
     pub fn score_bound(&self, binding: &Binding, batch: &RecordBatch) -> Result<Scored> {
-        let encoded = self.body.features.encode_bound(binding, batch)?;
-        let scores = self.body.state.score(encoded.x.view());
-        let columns = self.columns(&scores, &encoded.refused, batch.num_rows())?;
-        Ok(Scored { columns, refused: encoded.refused, scores })
+        let Bare { first, refused, scores } = self.score_bare(binding, batch)?;
+        let nulls = first.nulls();
+        let mut columns = vec![first.clone()];
+        match &scores {
+            Scores::Values(_) => {}
+            Scores::Probabilities(p) => columns.push(probabilities(p, &self.classes()?.names(), nulls, &self.outputs)?),
+            Scores::Clusters { cluster, distances } => {
+                let nearest: Vec<f64> = cluster.iter().enumerate().map(|(row, c)| distances[(row, *c as usize)]).collect();
+                columns.push(Arc::new(Float64Array::new(nearest.into(), nulls.cloned())));
+            }
+        }
+        let columns = RecordBatch::try_new(self.outputs.clone(), columns)?;
+        Ok(Scored { columns, refused, scores })
     }
 
-    fn columns(&self, scores: &Scores, refused: &[Refusal], rows: usize) -> Result<RecordBatch> {
+    /// The same without what a caller that takes the bare scores has no use for.
+    ///
+    /// # Errors
+    /// As [`Self::score_bound`].
+    pub fn score_bare(&self, binding: &Binding, batch: &RecordBatch) -> Result<Bare> {
+        let encoded = self.body.features.encode_bound(binding, batch)?;
+        let scores = self.body.state.score(encoded.x.view());
+        let (rows, refused) = (batch.num_rows(), encoded.refused);
         let nulls = (!refused.is_empty()).then(|| {
             let mut valid = vec![true; rows];
             refused.iter().for_each(|r| valid[r.row] = false);
             NullBuffer::from(valid)
         });
-        let doubles = |values: Vec<f64>| Arc::new(Float64Array::new(values.into(), nulls.clone())) as ArrayRef;
-        let columns = match scores {
-            Scores::Values(values) => vec![doubles(values.clone())],
+        let first: ArrayRef = match &scores {
+            Scores::Values(values) => Arc::new(Float64Array::new(values.clone().into(), nulls)),
             Scores::Probabilities(p) => {
-                let classes = self.body.label.as_ref().and_then(|l| l.classes.as_ref());
-                let classes = classes.ok_or_else(|| Error::internal("probabilities of a model without classes"))?;
                 let best = (0..rows).map(|i| nulls.as_ref().is_none_or(|n| n.is_valid(i)).then(|| largest(p.row(i).iter().copied())));
-                vec![
-                    classes.take(best, self.outputs.field(0).data_type())?,
-                    probabilities(p, &classes.names(), nulls.as_ref(), &self.outputs)?,
-                ]
+                self.classes()?.take(best, self.outputs.field(0).data_type())?
             }
-            Scores::Clusters { cluster, distances } => {
-                let nearest = cluster.iter().enumerate().map(|(row, c)| distances[(row, *c as usize)]).collect();
-                vec![Arc::new(Int32Array::new(cluster.clone().into(), nulls.clone())) as ArrayRef, doubles(nearest)]
-            }
+            Scores::Clusters { cluster, .. } => Arc::new(Int32Array::new(cluster.clone().into(), nulls)),
         };
-        Ok(RecordBatch::try_new(self.outputs.clone(), columns)?)
+        Ok(Bare { first, refused, scores })
+    }
+
+    fn classes(&self) -> Result<&Classes> {
+        let classes = self.body.label.as_ref().and_then(|l| l.classes.as_ref());
+        classes.ok_or_else(|| Error::internal("probabilities of a model without classes"))
     }
 
     /// The model as a file.

@@ -56,7 +56,7 @@ struct Bound {
 impl Scorer for Bound {
     fn score(&self, rows: &RecordBatch) -> Answered<Answers> {
         let model = &self.served.model;
-        let scored = model.score_bound(&self.binding, rows).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+        let scored = model.score_bare(&self.binding, rows).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
         if let Some(refusal) = scored.refused.first() {
             let reason = match refusal.reason {
                 features::Reason::Null => Reason::NullValue,
@@ -65,7 +65,7 @@ impl Scorer for Bound {
             };
             return Err(Failure::of(reason, &refusal.field, refusal.to_string()).at(refusal.row));
         }
-        let prediction = (model.task() != Task::Clustering).then(|| scored.columns.column(0).clone());
+        let prediction = (model.task() != Task::Clustering).then_some(scored.first);
         Ok(Answers { prediction, scores: scored.scores })
     }
 }

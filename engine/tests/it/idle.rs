@@ -8,14 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use velosql::connectors::memory::Hub;
-use velosql::connectors::{BatchLimits, Context};
 use velosql::metrics::JobMetrics;
+use velosql::runtime;
 use velosql::runtime::checkpoint::store::{LossyStore, Store};
-use velosql::runtime::job::{self, JobOptions, Stop};
+use velosql::runtime::job::{JobOptions, Stop};
 use velosql::sql::plan::StreamPlan;
-use velosql::sql::{Session, SessionOptions, Step};
 
 use crate::case::materialise;
+use crate::job;
 
 const SQL: &str = "SET 'table.exec.source.idle-timeout' = '50 ms';
     SET 'execution.checkpointing.interval' = '10 ms';
@@ -27,35 +27,10 @@ const SQL: &str = "SET 'table.exec.source.idle-timeout' = '50 ms';
     INSERT INTO answers SELECT window_start, COUNT(*), SUM(v)
     FROM TABLE(TUMBLE(TABLE wanted, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end;";
 
-fn plan(hub: &Hub) -> StreamPlan {
-    let context = Context { job: "idle".into(), zone: chrono_tz::UTC, base: ".".into(), memory: hub.clone() };
-    let mut session =
-        Session::new(SessionOptions { sets: vec![], table_options: vec![], defines: vec![], models: "models".into(), context })
-            .expect("a session");
-    let steps = session.plan_file("idle", SQL).unwrap_or_else(|e| panic!("{e}"));
-    steps.into_iter().find_map(|s| if let Step::Job(plan) = s { Some(plan) } else { None }).expect("an INSERT")
-}
-
 fn run(plan: &StreamPlan, store: Arc<dyn Store>, workers: usize, stop: Stop) -> Arc<JobMetrics> {
-    let metrics = Arc::new(JobMetrics::default());
-    let options = JobOptions {
-        name: "idle".into(),
-        sql: SQL.into(),
-        workers,
-        state_dir: None,
-        store: Some(store),
-        fresh: false,
-        from: None,
-        refresh_static: false,
-        models: "models".into(),
-        limits: BatchLimits { rows: 2, bytes: 1 << 20, latency: Duration::ZERO },
-        stop,
-        duration: Some(Duration::from_secs(60)),
-        rows: None,
-        metrics: metrics.clone(),
-        notice: Arc::new(|_| {}),
-    };
-    job::run(plan, options).expect("the job ends");
+    let options = JobOptions { sql: SQL.into(), store: Some(store), stop, ..job::options("idle", workers, 2) };
+    let metrics = options.metrics.clone();
+    runtime::job::run(plan, options).expect("the job ends");
     metrics
 }
 
@@ -72,7 +47,7 @@ fn a_window_emitted_while_a_source_slept_is_not_emitted_again_after_a_restart() 
         let store = Arc::new(LossyStore::default());
         let stop = Stop::default();
         let first = thread::spawn({
-            let (plan, store, stop) = (plan(&hub), store.clone(), stop.clone());
+            let (plan, store, stop) = (job::plan("idle", SQL, &hub), store.clone(), stop.clone());
             move || run(&plan, store, before, stop)
         });
         assert!(hub.wait_committed("answers", 1, Duration::from_secs(30)), "the sleeper held the window back");
@@ -82,7 +57,7 @@ fn a_window_emitted_while_a_source_slept_is_not_emitted_again_after_a_restart() 
         hub.push("b", 0, vec![record(8, 3)]);
         hub.set_unbounded("a", false);
         hub.set_unbounded("b", false);
-        let second = run(&plan(&hub), store, after, Stop::default());
+        let second = run(&job::plan("idle", SQL, &hub), store, after, Stop::default());
         assert_eq!(materialise(&hub.committed("answers")), ["[2024-01-01T00:00, 3, 7]"], "{before}, then {after} workers");
         assert_eq!((second.late.get(), second.late_after_idle.get()), (0, 1), "{before}, then {after} workers");
     }

@@ -5,17 +5,13 @@
 //! job reads the same rows in batches, on several workers, from one split and from four.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use velosql::connectors::memory::Hub;
-use velosql::connectors::{BatchLimits, Context};
-use velosql::metrics::JobMetrics;
-use velosql::runtime::job::{self, JobOptions, Stop};
-use velosql::sql::plan::StreamPlan;
-use velosql::sql::{Session, SessionOptions, Step};
+use velosql::runtime;
+use velosql::runtime::job::JobOptions;
 
 use crate::case::materialise;
+use crate::job;
 
 /// Milliseconds of 2024-01-01.
 const START: i64 = 1_704_067_200_000;
@@ -90,35 +86,10 @@ fn engine(rows: &[Row], splits: usize, (delay, slide, size): (i64, i64, i64), wo
         slide / 1000,
         size / 1000
     );
-    let metrics = Arc::new(JobMetrics::default());
-    let options = JobOptions {
-        name: "lateness".into(),
-        sql: sql.clone(),
-        workers,
-        state_dir: None,
-        store: None,
-        fresh: false,
-        from: None,
-        refresh_static: false,
-        models: "models".into(),
-        limits: BatchLimits { rows: batch, bytes: 1 << 20, latency: Duration::ZERO },
-        stop: Stop::default(),
-        duration: Some(Duration::from_secs(60)),
-        rows: None,
-        metrics: metrics.clone(),
-        notice: Arc::new(|_| {}),
-    };
-    job::run(&plan(&sql, &hub), options).expect("the job ends");
+    let options = JobOptions { sql: sql.clone(), ..job::options("lateness", workers, batch) };
+    let metrics = options.metrics.clone();
+    runtime::job::run(&job::plan("lateness", &sql, &hub), options).expect("the job ends");
     (materialise(&hub.committed("answers")), metrics.late.get())
-}
-
-fn plan(sql: &str, hub: &Hub) -> StreamPlan {
-    let context = Context { job: "lateness".into(), zone: chrono_tz::UTC, base: ".".into(), memory: hub.clone() };
-    let mut session =
-        Session::new(SessionOptions { sets: vec![], table_options: vec![], defines: vec![], models: "models".into(), context })
-            .expect("a session");
-    let steps = session.plan_file("lateness", sql).unwrap_or_else(|e| panic!("{e}"));
-    steps.into_iter().find_map(|s| if let Step::Job(plan) = s { Some(plan) } else { None }).expect("an INSERT")
 }
 
 #[test]

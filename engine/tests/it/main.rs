@@ -7,6 +7,7 @@ mod data;
 mod errors;
 mod full_disk;
 mod idle;
+mod job;
 mod kafka;
 mod lateness;
 mod matrix;

@@ -15,15 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use velosql::connectors::Context;
 use velosql::connectors::memory::Hub;
-use velosql::connectors::{BatchLimits, Context};
-use velosql::metrics::JobMetrics;
+use velosql::runtime;
 use velosql::runtime::checkpoint::store::LossyStore;
-use velosql::runtime::job::{self, JobOptions, Outcome, Stop};
+use velosql::runtime::job::{JobOptions, Outcome, Stop};
 use velosql::sql::plan::StreamPlan;
 use velosql::sql::{Session, SessionOptions, Step};
 
 use crate::case::{Case, Counts, Expected, Folder, lines_of, materialise, shown};
+use crate::job;
 
 const BATCH_ROWS: [usize; 4] = [1, 7, 1000, 8192];
 const WORKERS: [usize; 3] = [1, 2, 4];
@@ -60,25 +61,15 @@ impl<'a> Cell<'a> {
     }
 
     fn run(&mut self, rows: usize, workers: usize, stop: &Stop) -> velosql::error::Result<Outcome> {
-        let metrics = Arc::new(JobMetrics::default());
         let options = JobOptions {
-            name: "case".into(),
             sql: self.case.sql.clone(),
-            workers,
-            state_dir: None,
             store: Some(self.store.clone()),
-            fresh: false,
-            from: None,
-            refresh_static: false,
             models: self.dir.path().join("models"),
-            limits: BatchLimits { rows, bytes: 1 << 20, latency: Duration::ZERO },
             stop: stop.clone(),
-            duration: Some(Duration::from_secs(60)),
-            rows: None,
-            metrics: metrics.clone(),
-            notice: Arc::new(|_| {}),
+            ..job::options("case", workers, rows)
         };
-        let outcome = job::run(&self.plan, options);
+        let metrics = options.metrics.clone();
+        let outcome = runtime::job::run(&self.plan, options);
         self.counts.late += metrics.late.get();
         self.counts.late_after_idle += metrics.late_after_idle.get();
         self.counts.rejected += metrics.rejected();

@@ -14,10 +14,9 @@ use arrow::array::{AsArray, Float64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Float64Type;
 use velosql::config::Options;
+use velosql::connectors::Context;
 use velosql::connectors::memory::Hub;
-use velosql::connectors::{BatchLimits, Context};
 use velosql::error::{Error, ErrorKind, Result};
-use velosql::metrics::JobMetrics;
 use velosql::models::algorithms::FitContext;
 use velosql::models::chunks;
 use velosql::models::features::Observer;
@@ -26,11 +25,14 @@ use velosql::models::label::LabelObserver;
 use velosql::models::model::Model;
 use velosql::models::registry::{Lineage, Publication, Registry, Selector};
 use velosql::models::task::{Algorithm, Task};
+use velosql::runtime;
 use velosql::runtime::checkpoint::manifest::Manifest;
 use velosql::runtime::checkpoint::store::LossyStore;
-use velosql::runtime::job::{self, JobOptions, Outcome, Stop};
+use velosql::runtime::job::{JobOptions, Outcome, Stop};
 use velosql::sql::plan::StreamPlan;
 use velosql::sql::{Session, SessionOptions, Step, TrainStep};
+
+use crate::job;
 
 /// Fits the model of a CREATE MODEL to all rows of its query, and publishes it.
 pub fn train(step: &TrainStep, registry: &Path) {
@@ -79,34 +81,14 @@ pub fn train(step: &TrainStep, registry: &Path) {
 /// All rows of a plain SELECT.
 fn query(plan: &StreamPlan) -> RecordBatch {
     let (sender, receiver) = sync_channel(16);
-    let options = JobOptions { rows: Some(sender), ..options("query", Path::new("none"), 1, 1000, &Stop::default()) };
+    let options = JobOptions { rows: Some(sender), ..job::options("query", 1, 1000) };
     let batches: Vec<RecordBatch> = std::thread::scope(|scope| {
-        let job = scope.spawn(|| job::run(plan, options));
+        let job = scope.spawn(|| runtime::job::run(plan, options));
         let batches = receiver.iter().map(|b| b.rows).collect();
         job.join().expect("no panic").expect("the query ends");
         batches
     });
     concat_batches(&plan.nodes.last().expect("a sink").schema, &batches).expect("one schema")
-}
-
-fn options(name: &str, models: &Path, workers: usize, rows: usize, stop: &Stop) -> JobOptions {
-    JobOptions {
-        name: name.into(),
-        sql: String::new(),
-        workers,
-        state_dir: None,
-        store: None,
-        fresh: false,
-        from: None,
-        refresh_static: false,
-        models: models.to_path_buf(),
-        limits: BatchLimits { rows, bytes: 1 << 20, latency: Duration::ZERO },
-        stop: stop.clone(),
-        duration: Some(Duration::from_secs(60)),
-        rows: None,
-        metrics: Arc::new(JobMetrics::default()),
-        notice: Arc::new(|_| {}),
-    }
 }
 
 /// The steps of `sql`, checkpoints every `interval`.
@@ -160,9 +142,13 @@ impl Bench {
 
     fn run(&self, interval: &str, workers: usize, stop: &Stop) -> Result<Outcome> {
         let steps = steps(SCORED, self.dir.path(), &self.hub, interval)?;
-        let plan = steps.into_iter().find_map(|s| if let Step::Job(plan) = s { Some(plan) } else { None }).expect("an INSERT");
-        let options = options("models", self.dir.path(), workers, 7, stop);
-        job::run(&plan, JobOptions { store: Some(self.store.clone()), ..options })
+        let options = JobOptions {
+            store: Some(self.store.clone()),
+            models: self.dir.path().to_path_buf(),
+            stop: stop.clone(),
+            ..job::options("models", workers, 7)
+        };
+        runtime::job::run(&job::the_job(steps), options)
     }
 
     /// Runs while another thread acts.

@@ -9,15 +9,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use velosql::connectors::memory::Hub;
-use velosql::connectors::{BatchLimits, Context};
 use velosql::error::{Error, Result};
-use velosql::metrics::JobMetrics;
+use velosql::runtime;
 use velosql::runtime::checkpoint::store::{LossyStore, Store};
-use velosql::runtime::job::{self, JobOptions, Outcome, Stop};
+use velosql::runtime::job::{JobOptions, Outcome};
 use velosql::sql::plan::StreamPlan;
-use velosql::sql::{Session, SessionOptions, Step};
 
 use crate::case::materialise;
+use crate::job;
 
 /// A store whose machine goes dark.
 struct Cut {
@@ -93,39 +92,14 @@ fn filled() -> Hub {
     hub
 }
 
-fn plan(hub: &Hub) -> StreamPlan {
-    let context = Context { job: "power".into(), zone: chrono_tz::UTC, base: ".".into(), memory: hub.clone() };
-    let mut session =
-        Session::new(SessionOptions { sets: vec![], table_options: vec![], defines: vec![], models: "models".into(), context })
-            .expect("a session");
-    let steps = session.plan_file("power", SQL).unwrap_or_else(|e| panic!("{e}"));
-    steps.into_iter().find_map(|s| if let Step::Job(plan) = s { Some(plan) } else { None }).expect("an INSERT")
-}
-
 fn run(plan: &StreamPlan, store: Arc<dyn Store>, workers: usize) -> Result<Outcome> {
-    let options = JobOptions {
-        name: "power".into(),
-        sql: SQL.into(),
-        workers,
-        state_dir: None,
-        store: Some(store),
-        fresh: false,
-        from: None,
-        refresh_static: false,
-        models: "models".into(),
-        limits: BatchLimits { rows: 2, bytes: 1 << 20, latency: Duration::ZERO },
-        stop: Stop::default(),
-        duration: Some(Duration::from_secs(60)),
-        rows: None,
-        metrics: Arc::new(JobMetrics::default()),
-        notice: Arc::new(|_| {}),
-    };
-    job::run(plan, options)
+    let options = JobOptions { sql: SQL.into(), store: Some(store), ..job::options("power", workers, 2) };
+    runtime::job::run(plan, options)
 }
 
 fn uninterrupted() -> Vec<String> {
     let hub = filled();
-    run(&plan(&hub), Arc::new(LossyStore::default()), 1).expect("the job ends");
+    run(&job::plan("power", SQL, &hub), Arc::new(LossyStore::default()), 1).expect("the job ends");
     let rows = materialise(&hub.committed("answers"));
     assert_eq!(rows.len(), 12, "{rows:?}");
     rows
@@ -137,7 +111,7 @@ fn a_power_cut_at_any_step_of_a_checkpoint_neither_loses_nor_repeats_a_row() {
     let mut resumed = 0;
     for operations in 0.. {
         let (hub, below) = (filled(), Arc::new(LossyStore::default()));
-        let plan = plan(&hub);
+        let plan = job::plan("power", SQL, &hub);
         let cut = Arc::new(Cut { below: below.clone(), left: AtomicI64::new(operations), manifests_only: false });
         let first = run(&plan, cut, 2);
         below.lose_power();
@@ -156,7 +130,7 @@ fn nothing_is_visible_before_its_manifest_is_durable() {
     let expected = uninterrupted();
     for manifests in 0.. {
         let (hub, below) = (filled(), Arc::new(LossyStore::default()));
-        let plan = plan(&hub);
+        let plan = job::plan("power", SQL, &hub);
         let first = run(&plan, Arc::new(Cut { below: below.clone(), left: AtomicI64::new(manifests), manifests_only: true }), 2);
         if first.is_ok() {
             break;

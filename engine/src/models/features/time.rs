@@ -13,6 +13,7 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::formats::text::civil;
 
 const DAY_S: i64 = 86_400;
 
@@ -56,8 +57,8 @@ impl Part {
         match self {
             Self::Hour => (s.rem_euclid(DAY_S) / 3600) as f64,
             Self::Weekday => (days + 3).rem_euclid(7) as f64,
-            Self::Day => civil(days).2 as f64,
-            Self::Month => civil(days).1 as f64,
+            Self::Day => f64::from(civil(days).2),
+            Self::Month => f64::from(civil(days).1),
             Self::Year => civil(days).0 as f64,
             Self::Epoch => s as f64 / DAY_S as f64,
         }
@@ -114,19 +115,6 @@ trait TypeOf {
 
 impl<P: ArrowPrimitiveType> TypeOf for PrimitiveArray<P> {
     type T = P;
-}
-
-/// Year, month and day of a day number (Howard Hinnant's algorithm: years begin in March, so that the leap day is last).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
